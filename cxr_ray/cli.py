@@ -1,0 +1,298 @@
+"""The command line: parse, call one function, print a summary, choose the exit code.
+
+Results go to stdout (`--json` prints one JSON object), logs and progress to stderr. Exit codes: 0 done, 1 failed,
+2 wrong usage or configuration, 3 finished but more images faulted than allowed.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from cxr_ray import __version__
+from cxr_ray.config import ScoreConfig, TrainConfig, load_yaml, overridden, parse
+from cxr_ray.errors import CxrRayError, StorageError
+
+if TYPE_CHECKING:
+    from cxr_ray.scoring.run import RunResult
+
+FAILED, WRONG_USAGE, TOO_MANY_FAULTS = 1, 2, 3
+
+app = typer.Typer(
+    name="cxr-ray",
+    help="Radiographs in, one row each out: ensembles of CNNs over chest X-rays. Research software, no medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to use, e.g. auto or ray://host:10001; default: a local one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
+Digest = Annotated[str | None, typer.Option(help="Which ensemble's rows, when OUT holds several.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="Folder for the archive, the ensemble, the scores and the report.")
+    ] = Path("cxr_ray_demo"),
+    images: Annotated[int, typer.Option(min=60, help="Phantom radiographs to make.")] = 1500,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training part; default: enough for a good demo.")
+    ] = None,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make a phantom archive, train a small ensemble, score the held-out part, write a report: minutes on a CPU."""
+    from cxr_ray.demo import run_demo
+
+    with _reporting(debug), _ray(address, debug=debug):
+        result = run_demo(output.absolute(), num_images=images, epochs=epochs, log=_log())
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file with the run's settings.")],
+    output: Annotated[
+        str, typer.Option(help="Folder for the ensemble, checkpoints and decoded images.")
+    ] = "cxr_ray_training",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. optimize.epochs=5; may be repeated.")
+    ] = None,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train every member of an ensemble and write its bundle to OUTPUT/ensemble. The same command again continues."""
+    with _reporting(debug):
+        settings = load_yaml(TrainConfig, config, overrides=tuple(overrides or ()))
+        with _ray(address, debug=debug):
+            from cxr_ray.training.trainer import train as run_training
+
+            result = run_training(settings, output, log=_log())
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+
+
+@app.command()
+def score(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, s3:// prefixes, or tables with a uri column."),
+    ],
+    ensemble: Annotated[str, typer.Option(help="Folder or s3:// prefix of the ensemble bundle.")],
+    output: Annotated[str, typer.Option(help="Folder or s3:// prefix of the scores; the same one continues.")],
+    heatmaps: Annotated[str | None, typer.Option(help="Findings with a heat map: positive, all or none.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score at most this many images now.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with scoring settings.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. batch_size=16; may be repeated.")
+    ] = None,
+    rescore: Annotated[bool, typer.Option(help="Add rows of another ensemble to an output that holds scores.")] = False,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score every image that OUTPUT does not hold yet: one accounted row each. The same command again continues."""
+    with _reporting(debug):
+        settings = _score_config(config, heatmaps, tuple(overrides or ()))
+        with _ray(address, debug=debug):
+            from cxr_ray.scoring.run import score as run_scoring
+
+            result = run_scoring(
+                inputs, bundle=ensemble, output=output, config=settings, limit=limit, rescore=rescore, log=_log()
+            )
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+    _exit_for(result, settings)
+
+
+@app.command()
+def verify(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Re-check the accounting of an output folder: every listed image has exactly one row."""
+    from cxr_ray.scoring.verify import verify as check
+
+    with _reporting(debug):
+        result = check(output)
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+    if result.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def evaluate(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
+    manifest: Annotated[str, typer.Option(help="CSV or Parquet table with labels per image.")],
+    uri_column: Annotated[str, typer.Option(help="Column of the table with the image.")] = "uri",
+    image_root: Annotated[str | None, typer.Option(help="Folder of relative images; default: the table's.")] = None,
+    ensemble_digest: Digest = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Metrics of a scored set against its labels, per finding and macro. Loads no model."""
+    from cxr_ray.evaluation.cohort import evaluate_scores
+
+    with _reporting(debug):
+        result = evaluate_scores(
+            output, manifest, uri_column=uri_column, image_root=image_root, ensemble_digest=ensemble_digest
+        )
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+
+
+@app.command()
+def report(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
+    target: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    manifest: Annotated[
+        str | None, typer.Option(help="Table with labels per image, to show truth and metrics.")
+    ] = None,
+    uri_column: Annotated[str, typer.Option(help="Column of the table with the image.")] = "uri",
+    image_root: Annotated[str | None, typer.Option(help="Folder of relative images; default: the table's.")] = None,
+    images: Annotated[int, typer.Option(min=0, help="Most images in the gallery.")] = 60,
+    ensemble_digest: Digest = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """One self-contained HTML file: accounting, score distributions, and a gallery of heat maps on radiographs."""
+    from cxr_ray.evaluation.cohort import evaluate_scores
+    from cxr_ray.evaluation.report import write_report
+
+    with _reporting(debug):
+        evaluation = None
+        if manifest is not None:
+            evaluation = evaluate_scores(
+                output, manifest, uri_column=uri_column, image_root=image_root, ensemble_digest=ensemble_digest
+            )
+        summary = write_report(
+            output, target.absolute(), ensemble_digest=ensemble_digest, evaluation=evaluation, max_images=images
+        )
+    _print(summary, [f"Report of {summary['images']} images: {target.absolute()}"], as_json=as_json)
+
+
+def _version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"cxr-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Nothing to do before a command."""
+
+
+def _score_config(path: Path | None, heatmaps: str | None, overrides: tuple[str, ...]) -> ScoreConfig:
+    """The scoring settings of a file, `--set` and `--heatmaps`."""
+    extra = (*overrides, *([] if heatmaps is None else [f"heatmaps={heatmaps}"]))
+    if path is not None:
+        return load_yaml(ScoreConfig, path, overrides=extra)
+    return parse(ScoreConfig, overridden({}, extra), source="The scoring settings")
+
+
+def _exit_for(result: "RunResult", settings: ScoreConfig) -> None:
+    """Leave with 1 when the run does not add up, with 3 when too many images faulted."""
+    if not result.adds_up:
+        raise typer.Exit(FAILED)
+    finished = result.scored + result.faulted
+    if finished and result.faulted / finished > settings.max_fault_share:
+        raise typer.Exit(TOO_MANY_FAULTS)
+
+
+def _log() -> Callable[[str], None]:
+    """Progress lines on stderr, with the seconds since the command began."""
+    started = time.monotonic()
+
+    def log(line: str) -> None:
+        typer.echo(f"[{time.monotonic() - started:6.1f} s] {line}", err=True)
+
+    return log
+
+
+def _print(values: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
+    """The result on stdout, for a program or for a person."""
+    typer.echo(json.dumps(values, indent=2) if as_json else "\n".join(lines))
+
+
+@contextmanager
+def _reporting(debug: bool) -> Iterator[None]:
+    """Turn what users can mend into one sentence and an exit code; a bug keeps its traceback."""
+    try:
+        yield
+    except CxrRayError as error:
+        if debug:
+            raise
+        _fail(error, FAILED if isinstance(error, StorageError) else WRONG_USAGE)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command continues where this one stopped.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _fail(error: CxrRayError, code: int) -> NoReturn:
+    """Print one sentence and leave."""
+    typer.echo(f"Error: {error}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _ray(address: str | None, *, debug: bool) -> Iterator[None]:
+    """A Ray to work on: the cluster at `address` or of the job that runs us, else a local one that ends with us.
+
+    Errors that Ray carries out of a worker come out as what they were there.
+    """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import ray
+    import ray.data
+
+    inside_job = "RAY_ADDRESS" in os.environ
+    quiet = logging.INFO if debug else logging.ERROR
+    if address or inside_job:
+        ray.init(address=address, logging_level=quiet, log_to_driver=debug)
+    else:
+        cpus = max(2, os.cpu_count() or 2)  # the pipeline wants two even where there is one
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=quiet, log_to_driver=debug)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray").setLevel(quiet)
+    logging.getLogger("ray.data").setLevel(quiet)
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = _cause(error)
+        if cause is not None and not debug:
+            raise cause from error
+        raise
+    finally:
+        ray.shutdown()
+
+
+def _cause(error: BaseException | None) -> CxrRayError | None:
+    """The error of ours that Ray wrapped, if there is one."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, CxrRayError):
+            return error
+        inner = getattr(error, "cause", None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+        seen += 1
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,280 @@
+"""Settings: one YAML file is one run. Every default lives here and nowhere else.
+
+Each section is frozen, refuses unknown keys and is handed down alone (`preprocess` gets `PreprocessConfig`,
+not the whole). Sections cross into Ray workers as `model_dump()` and are stored beside each result.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cxr_ray.errors import ConfigError
+
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    """Base of all settings: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreprocessConfig(Section):
+    """How a radiograph becomes a model input. Part of the preprocess digest."""
+
+    size: int = Field(224, ge=16, le=2048, description="Side S of the square model input, in pixels.")
+    fit: Literal["pad", "stretch"] = Field(
+        "pad",
+        description="`pad` keeps the aspect ratio and centres the film on black; `stretch` scales both axes to S.",
+    )
+    percentiles: tuple[float, float] = Field(
+        (0.5, 99.5),
+        description="Grey range, in percent of pixels, for images whose header gives no usable window.",
+    )
+
+    @model_validator(mode="after")
+    def _percentiles_ascend(self) -> Self:
+        low, high = self.percentiles
+        if not 0.0 <= low < high <= 100.0:
+            raise ValueError(f"percentiles must satisfy 0 <= low < high <= 100, not {self.percentiles}")
+        return self
+
+
+class LimitsConfig(Section):
+    """What one object may cost; checked before memory is taken."""
+
+    object_bytes: int = Field(256 * 2**20, ge=1, description="Largest object that is read, in bytes.")
+    pixels: int = Field(120_000_000, ge=1, description="Most pixels (rows x columns) of one image.")
+
+
+class GateConfig(Section):
+    """Which images are scored as chest radiographs. Comparison ignores case and surrounding blanks."""
+
+    modalities: tuple[str, ...] = Field(
+        ("CR", "DX", "RG", "DR"), description="Modality values that are scored; add '' to accept DICOM without one."
+    )
+    body_parts: tuple[str, ...] = Field(
+        ("", "CHEST", "THORAX", "LUNG", "LUNGS", "RIB", "RIBS"),
+        description="Body Part Examined values that are scored; '' stands for absent.",
+    )
+    excluded_views: tuple[str, ...] = Field(
+        ("LL", "RL", "LLD", "RLD", "LATERAL", "LAT", "LLO", "RLO", "LPO", "RPO", "LAO", "RAO"),
+        description="View Position values that are not scored.",
+    )
+    min_side: int = Field(64, ge=1, description="Shorter side, in pixels, below which an image is not scored.")
+
+
+class DecodeConfig(Section):
+    """Everything between bytes and model input."""
+
+    preprocess: PreprocessConfig = PreprocessConfig()
+    limits: LimitsConfig = LimitsConfig()
+    gate: GateConfig = GateConfig()
+
+
+class MemberConfig(Section):
+    """One backbone of the ensemble."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="Name of the member; a folder in the bundle.")
+    backbone: str = Field(description="timm model name of a CNN with global pooling, e.g. densenet201.")
+    pretrained: bool = Field(False, description="Start from timm's ImageNet weights (downloaded once, or cached).")
+    size: int | None = Field(None, ge=16, le=2048, description="Input side of this member; None takes preprocess.size.")
+    output_stride: Literal[8, 16, 32] | None = Field(
+        None, description="Input pixels per feature-map cell, where the backbone offers a choice; finer heat maps."
+    )
+    drop_rate: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the classifier.")
+    head_hidden: int | None = Field(
+        None, ge=1, description="Width of a hidden ReLU layer before the outputs (the paper: 512); None: linear head."
+    )
+    seed: int | None = Field(None, ge=0, description="Seed of this member; None derives one from the run's seed.")
+
+
+class ManifestConfig(Section):
+    """Where the labelled images are and what the columns mean."""
+
+    path: str = Field(description="CSV or Parquet file with one row per image.")
+    image_root: str | None = Field(
+        None, description="Folder or s3:// prefix of relative images; None: the file's folder."
+    )
+    uri_column: str = Field("uri", description="Column with the image: absolute, s3://, or relative to image_root.")
+    patient_column: str = Field("patient_id", description="Column that identifies the patient.")
+    part_column: str | None = Field(None, description="Column with train, validation or test; None: split by patient.")
+    findings: tuple[str, ...] = Field(description="Columns with labels 1, 0 or blank, in the order of the outputs.")
+    shares: tuple[float, float, float] = Field(
+        (0.7, 0.1, 0.2), description="Shares of train, validation and test when the project splits by patient."
+    )
+    max_unreadable: float = Field(0.0, ge=0.0, lt=1.0, description="Share of images that may fail to decode.")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if not self.findings:
+            raise ValueError("findings must name at least one column")
+        repeated = sorted({name for name in self.findings if self.findings.count(name) > 1})
+        if repeated:
+            raise ValueError(f"findings are named twice: {', '.join(repeated)}")
+        if abs(sum(self.shares) - 1.0) > 1e-6 or min(self.shares) < 0.0 or min(self.shares[:2]) == 0.0:
+            raise ValueError(f"shares must be positive for train and validation and add up to 1, not {self.shares}")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random views of a training image. The default keeps left and right, so the heart stays where it is."""
+
+    rotation: float = Field(7.0, ge=0.0, le=180.0, description="Largest rotation, in degrees.")
+    shift: float = Field(0.05, ge=0.0, le=0.5, description="Largest shift, as a share of the side.")
+    zoom: float = Field(0.08, ge=0.0, lt=1.0, description="Largest change of scale; 0.1 means 0.9 to 1.1.")
+    shear: float = Field(0.0, ge=0.0, lt=1.0, description="Largest shear, as the tangent of its angle.")
+    brightness: tuple[float, float] = Field((0.85, 1.15), description="Range of the factor on grey values.")
+    offset: float = Field(0.05, ge=0.0, le=1.0, description="Largest shift of grey values, of the range 0..1.")
+    flip: float = Field(0.0, ge=0.0, le=1.0, description="Probability of a left-right flip.")
+
+
+class OptimizeConfig(Section):
+    """How a member is fitted."""
+
+    epochs: int = Field(20, ge=1, description="Most passes over the training part.")
+    batch_size: int = Field(32, ge=2, description="Images per step over all workers of a member.")
+    learning_rate: float = Field(1e-3, gt=0.0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.05, ge=0.0, description="Decoupled weight decay.")
+    warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the steps with rising learning rate, then cosine.")
+    clip_norm: float = Field(5.0, gt=0.0, description="Largest gradient norm.")
+    weighting: Literal["none", "inverse", "sqrt"] = Field(
+        "sqrt", description="Weight of a finding's positives: 1, negatives/positives, or its square root."
+    )
+    max_weight: float = Field(20.0, ge=1.0, description="Upper bound of a positive weight.")
+    patience: int | None = Field(None, ge=1, description="Stop after this many epochs without a better macro AUROC.")
+
+
+class ComputeConfig(Section):
+    """What of the cluster a training run takes."""
+
+    workers: int = Field(1, ge=1, description="Data-parallel workers of each member.")
+    gpus_per_worker: float = Field(0.0, ge=0.0, description="GPUs of one worker; 0 trains on the CPU with gloo.")
+    cpus_per_worker: float | None = Field(
+        None, gt=0.0, description="CPUs of one worker; None shares the cluster among the members trained together."
+    )
+    parallel_members: int | None = Field(
+        None, ge=1, description="Members trained at the same time; None: all that fit."
+    )
+    max_failures: int = Field(2, ge=0, description="Restarts of a member from its last checkpoint after a failure.")
+
+
+Combination = Literal["mean", "vote", "mode"]
+
+
+class TrainConfig(Section):
+    """One training run: a labelled table in, an ensemble bundle out."""
+
+    manifest: ManifestConfig
+    members: tuple[MemberConfig, ...]
+    decode: DecodeConfig = DecodeConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimize: OptimizeConfig = OptimizeConfig()
+    compute: ComputeConfig = ComputeConfig()
+    combination: Combination = Field(
+        "mean", description="`mean` of probabilities (CTP), majority `vote` per finding (PTC-lw), `mode` of label sets."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the split, the weights, the order and the augmentation.")
+
+    @model_validator(mode="after")
+    def _members_differ(self) -> Self:
+        names = [member.name for member in self.members]
+        if not names:
+            raise ValueError("members must list at least one backbone")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"member names are used twice: {', '.join(repeated)}")
+        return self
+
+
+# What lies beside images in real archives and is none.
+_SIDECARS = tuple(f"*.{kind}" for kind in "csv tsv parquet json jsonl txt md html xml yaml yml pdf log md5 sha256".split())
+
+
+class ScoreConfig(Section):
+    """One scoring run: images in, one row each out."""
+
+    limits: LimitsConfig = LimitsConfig()
+    gate: GateConfig = GateConfig()
+    exclude: tuple[str, ...] = Field(
+_SIDECARS,
+        description="File names in folders that are no images and get no row; an input named itself always gets one.",
+    )
+    heatmaps: Literal["positive", "all", "none"] = Field(
+        "positive", description="Findings with a heat map: those at or above threshold, all, or none."
+    )
+    heatmap_method: Literal["gradcam", "gradcam++", "layercam", "eigencam"] = Field(
+        "gradcam", description="Explanation; all but gradcam go through pytorch-grad-cam and cost a backward pass each."
+    )
+    batch_size: int = Field(32, ge=1, description="Images per forward pass.")
+    rows_per_file: int | None = Field(
+        None, ge=1, description="Rows of one score file; None: 1/20 of the run, 64 to 4096."
+    )
+    images_per_task: int = Field(32, ge=1, description="Images one decode task fetches and decodes.")
+    actors: int | None = Field(None, ge=1, description="Ensemble actors; None: one per GPU, or one per CPU.")
+    max_fault_share: float = Field(
+        1.0, ge=0.0, le=1.0, description="Share of faulted images above which the exit code is 3."
+    )
+    storage_retries: int = Field(4, ge=0, description="Repeated reads of an object after a passing storage error.")
+    progress_every: float = Field(10.0, gt=0.0, description="Seconds between progress lines.")
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def digest_of(value: Any) -> str:
+    """Hex SHA-256 of `value` as canonical JSON (sorted keys, no blanks), first 16 digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> AnySection:
+    """Validate `values` as `section`; raises ConfigError naming `source`, the key, the value and what is allowed."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+            + ("" if item["type"] == "missing" or isinstance(item["input"], dict) else f" (got {item['input']!r})")
+            for item in error.errors()
+        )
+        raise ConfigError(f"{source} cannot be used: {problems}.") from error
+
+
+def load_yaml(section: type[AnySection], path: Path, *, overrides: tuple[str, ...] = ()) -> AnySection:
+    """Read `path` as `section`, then apply `key.sub=value` overrides (values are YAML). Raises ConfigError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}); check the path.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"The configuration {path} must be a mapping of sections, not {type(values).__name__}.")
+    return parse(section, overridden(values, overrides), source=str(path))
+
+
+def overridden(values: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
+    """`values`, changed in place by `key.sub=value` overrides whose values are YAML. Raises ConfigError."""
+    for override in overrides:
+        _apply(values, override)
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `key.sub=value` in the freshly read mapping `values`; list items by their number."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value, for example optimize.epochs=5, not {override!r}.")
+    *parents, last = key.split(".")
+    node: Any = values
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ConfigError(f"--set {override!r} names no place in the configuration.") from error

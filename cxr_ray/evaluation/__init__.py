@@ -1,0 +1,1 @@
+"""From scored rows to evidence a person can read."""

@@ -1,0 +1,205 @@
+"""The report: one self-contained HTML file about the scores in an output folder.
+
+Puts the numbers of `cohort`, the panels of `gallery` and the caller's metrics into report.html.j2 with its style and
+script. The file opens from disk without network and refuses, by its content security policy, to load anything.
+"""
+
+import base64
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cxr_ray import __version__, storage
+from cxr_ray.evaluation.cohort import Cohort, fault_groups, newest_run, read_cohort, summarise
+from cxr_ray.evaluation.gallery import Panel, panels, select
+from cxr_ray.evaluation.localisation import ALL_FINDINGS
+from cxr_ray.evaluation.metrics import MEASURES, at_or_above, macro
+from cxr_ray.evaluation.overlay import data_uri, scale_png
+
+# Column of the metrics, its heading, and whether it counts or measures.
+_MEASURES = (
+    ("num_positives", "Positives", "count"),
+    ("num_negatives", "Negatives", "count"),
+    ("prevalence", "Prevalence", "measure"),
+    ("auroc", "AUROC", "measure"),
+    ("average_precision", "Average precision", "measure"),
+    ("f1", "F1", "measure"),
+    ("sensitivity", "Sensitivity", "measure"),
+    ("specificity", "Specificity", "measure"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    """What was written: where, how much, and how many images it tells of and shows."""
+
+    target: Path
+    num_bytes: int
+    num_scored: int
+    num_faulted: int
+    num_shown: int
+    num_unreadable: int  # of those shown, without a picture
+
+
+def write_report(
+    output: str,
+    target: Path,
+    *,
+    ensemble_digest: str | None = None,
+    truth: pd.DataFrame | None = None,
+    metrics: pd.DataFrame | None = None,
+    localisation: pd.DataFrame | None = None,
+    max_images: int = 60,
+    title: str = "Chest X-ray scores",
+) -> ReportSummary:
+    """Write the report on one ensemble's scores below `output` to `target`, whole or not at all.
+
+    Args:
+        output: Output folder of `cxr-ray score`, local or s3://.
+        target: HTML file to write.
+        ensemble_digest: Which ensemble; None stands for the only one.
+        truth: Labels 1, 0 or NaN, indexed by uri, one column per finding; shown beside each reading.
+        metrics: As `metrics.finding_metrics` makes it.
+        localisation: As `localisation.pointing_game` makes it.
+        max_images: Most images in the gallery.
+        title: Heading of the page.
+
+    Raises:
+        ConfigError: There are no scores, or several ensembles and none was chosen.
+        StorageError: `output` cannot be read or `target` not written.
+    """
+    cohort = read_cohort(output, ensemble_digest=ensemble_digest)
+    chosen = select(cohort.probabilities, cohort.contract.thresholds, max_images=max_images)
+    shown = panels(output, cohort, chosen, truth=truth)
+    page = _page(
+        title=title,
+        output=output,
+        run=newest_run(output, cohort.contract.ensemble_digest),
+        panels=shown,
+        with_truth=truth is not None,
+        **_cohort_values(cohort, shown),
+        **_metric_values(metrics, localisation),
+    ).encode()
+    storage.put(str(target.absolute()), page)
+    return ReportSummary(
+        target=target,
+        num_bytes=len(page),
+        num_scored=cohort.num_scored,
+        num_faulted=cohort.num_faulted,
+        num_shown=len(shown),
+        num_unreadable=sum(panel.film.picture is None for panel in shown),
+    )
+
+
+def _cohort_values(cohort: Cohort, shown: list[Panel]) -> dict[str, Any]:
+    """What the template says about all rows."""
+    rows, contract = cohort.rows, cohort.contract
+    runs = rows.groupby("run_id")["scored_at"].agg(["max", "size"]).sort_values("max", ascending=False)
+    reported = {reading.finding for panel in shown for reading in panel.readings}
+    days = rows["scored_at"].dt.strftime("%Y-%m-%d")
+    return {
+        "contract": contract,
+        "num_members": len(contract.members),
+        "num_images": len(rows),
+        "num_scored": cohort.num_scored,
+        "num_faulted": cohort.num_faulted,
+        "num_positive_images": int(at_or_above(cohort.probabilities, contract.thresholds).any(axis=1).sum()),
+        "runs": list(zip(runs.index, runs["size"].tolist(), strict=True)),
+        "scored_from": days.min() if len(rows) else None,
+        "scored_to": days.max() if len(rows) else None,
+        "faults": fault_groups(cohort),
+        "cards": summarise(cohort),
+        "shown_findings": [finding for finding in contract.findings if finding in reported],
+    }
+
+
+def _metric_values(metrics: pd.DataFrame | None, localisation: pd.DataFrame | None) -> dict[str, Any]:
+    """What the template says about truth: nothing of what was not given."""
+    measured = {} if metrics is None else metrics.to_dict("index")
+    located = {} if localisation is None else localisation.to_dict("index")
+    return {
+        "measures": [] if metrics is None else [item for item in _MEASURES if item[0] in metrics],
+        "measured": measured,
+        "macro": {} if metrics is None or not set(MEASURES) <= set(metrics) else macro(metrics),
+        "located": located,
+        "located_overall": located.get(ALL_FINDINGS),
+    }
+
+
+def _page(**values: Any) -> str:
+    """The template filled in, with its style and script inside and a policy that allows these two alone."""
+    folder = files("cxr_ray.evaluation")
+    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            style=Markup(style),
+            script=Markup(script),
+            policy=policy,
+            scale=data_uri(scale_png(), "image/png"),
+            version=__version__,
+            made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            **values,
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    """The source expression that allows exactly this inline text.
+
+    Source: W3C Content Security Policy Level 3, section 2.3.1.
+    """
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+def _environment() -> Environment:
+    """Jinja with escaping on and the project's ways of writing numbers."""
+    environment = Environment(
+        loader=PackageLoader("cxr_ray", "evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda number: f"{number:,}",
+        "number": lambda value, digits: f"{value:.{digits}f}",
+        "defined_number": lambda value: value is not None and not math.isnan(value),
+        "share": _share,
+        "duration": _duration,
+        "log_share": lambda count, most: math.log1p(count) / math.log1p(most) if most else 0.0,
+        "marked": _marked,
+        "name": lambda uri: uri.rsplit("/", 1)[-1],
+    }
+    return environment
+
+
+def _marked(text: str) -> Markup:
+    """Escaped text with its `names` of settings set as code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _share(value: float) -> str:
+    """A share in percent; a tiny one does not read as none."""
+    return "< 0.1 %" if 0 < value < 0.001 else f"{value:.1%}".replace("%", " %")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds, without leading zeros."""
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    parts = [(hours, "h"), (minutes, "min"), (round(seconds) % 60, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"

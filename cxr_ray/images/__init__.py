@@ -1,0 +1,1 @@
+"""Image bytes to model input. Knows no torch model and no Ray."""

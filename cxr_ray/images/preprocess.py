@@ -1,0 +1,83 @@
+"""Radiograph to model input: one (S, S) uint8 square, and the way back to the film's pixels.
+
+Knows no file format and no model; training and scoring both come through here, under one digest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from cxr_ray.config import PreprocessConfig, digest_of
+from cxr_ray.images.radiograph import Radiograph
+
+IMPLEMENTATION = 1
+"""Raise by one with any change in `images` that alters a model input: it is part of the digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the film lies in the model input: `original = model * scale + offset`, on each axis.
+
+    Coordinates are continuous: pixel i covers [i, i + 1), so its centre is i + 0.5, and (0, 0) is the film's corner.
+    """
+
+    row_scale: float
+    row_offset: float
+    column_scale: float
+    column_offset: float
+
+    def point_on_film(self, row: float, column: float, *, rows: int, columns: int) -> tuple[float, float]:
+        """A point of the model input as (row, column) on the film of that size; points outside move to its edge."""
+        return (
+            min(max(row * self.row_scale + self.row_offset, 0.0), float(rows)),
+            min(max(column * self.column_scale + self.column_offset, 0.0), float(columns)),
+        )
+
+    def box_on_film(
+        self, box: tuple[float, float, float, float], *, rows: int, columns: int
+    ) -> tuple[float, float, float, float]:
+        """A box (top, left, bottom, right) of the model input on the film, clipped to it."""
+        top, left = self.point_on_film(box[0], box[1], rows=rows, columns=columns)
+        bottom, right = self.point_on_film(box[2], box[3], rows=rows, columns=columns)
+        return top, left, bottom, right
+
+    def point_in_model(self, row: float, column: float) -> tuple[float, float]:
+        """A point (row, column) of the film in the model input."""
+        return (row - self.row_offset) / self.row_scale, (column - self.column_offset) / self.column_scale
+
+
+def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> tuple[NDArray[np.uint8], Placement]:
+    """Resize to (S, S) with antialiasing; `pad` keeps the aspect ratio and centres the film on black."""
+    rows, columns = radiograph.pixels.shape
+    height, width = _fitted(rows, columns, config)
+    top, left = (config.size - height) // 2, (config.size - width) // 2
+    square = np.zeros((config.size, config.size), dtype=np.uint8)
+    square[top : top + height, left : left + width] = _resized(radiograph.pixels, height, width)
+    row_scale, column_scale = rows / height, columns / width
+    return square, Placement(row_scale, -top * row_scale, column_scale, -left * column_scale)
+
+
+def preprocess_digest(config: PreprocessConfig) -> str:
+    """Digest of the settings and of the code that turn bytes into a model input; equal digests, equal inputs."""
+    return digest_of({"implementation": IMPLEMENTATION, **config.model_dump(mode="json")})
+
+
+def _fitted(rows: int, columns: int, config: PreprocessConfig) -> tuple[int, int]:
+    """Height and width of the film inside the model input; a very long film keeps at least one pixel across."""
+    if config.fit == "stretch":
+        return config.size, config.size
+    scale = config.size / max(rows, columns)
+    return max(1, round(rows * scale)), max(1, round(columns * scale))
+
+
+def _resized(pixels: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
+    """Grey (H, W) 0..1 to (height, width) 0..255, rounded."""
+    writable = np.require(pixels, dtype=np.float32, requirements=["C", "W"])
+    film = torch.from_numpy(writable)[None, None]
+    with torch.inference_mode():
+        resized = functional.interpolate(film, size=(height, width), mode="bilinear", antialias=True)
+        grey: NDArray[np.uint8] = resized[0, 0].mul_(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8).numpy()
+    return grey

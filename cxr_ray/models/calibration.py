@@ -1,0 +1,79 @@
+"""Per-finding calibration and operating thresholds, fitted on validation data, kept in the bundle.
+
+Shapes: N images, F findings. Labels are 1, 0 or NaN (not stated, takes no part).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_curve
+from torch import Tensor
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Platt scaling of each finding: calibrated = sigmoid(slope * logit(probability) + intercept)."""
+
+    slopes: tuple[float, ...]
+    intercepts: tuple[float, ...]
+
+    @classmethod
+    def identity(cls, num_findings: int) -> "Calibration":
+        """The calibration that changes nothing."""
+        return cls((1.0,) * num_findings, (0.0,) * num_findings)
+
+    def apply(self, probabilities: Tensor) -> Tensor:
+        """Calibrated probabilities (..., F) of raw ones; monotone in each finding, so rankings stay."""
+        slopes = torch.tensor(self.slopes, dtype=probabilities.dtype, device=probabilities.device)
+        intercepts = torch.tensor(self.intercepts, dtype=probabilities.dtype, device=probabilities.device)
+        return torch.sigmoid(torch.logit(probabilities, eps=1e-6) * slopes + intercepts)
+
+
+def fit_platt(probabilities: Array, labels: Array) -> Calibration:
+    """Platt scaling per finding of probabilities (N, F) against labels (N, F).
+
+    A finding with fewer than two positives or two negatives, or whose slope would not be positive, keeps its raw
+    probability: a fit to nothing would be worse than none, and a negative slope would turn the ranking round.
+
+    Source: Platt 1999, Probabilistic outputs for support vector machines.
+    """
+    fitted = [_fit_one(probabilities[:, index], labels[:, index]) for index in range(labels.shape[1])]
+    return Calibration(tuple(slope for slope, _ in fitted), tuple(intercept for _, intercept in fitted))
+
+
+def _fit_one(probabilities: Array, labels: Array) -> tuple[float, float]:
+    """Slope and intercept of one finding."""
+    stated = ~np.isnan(labels)
+    truth = labels[stated]
+    if min(truth.sum(), (1 - truth).sum()) < 2:
+        return 1.0, 0.0
+    inside = np.clip(probabilities[stated], 1e-6, 1 - 1e-6)
+    logits = np.log(inside / (1 - inside))[:, None]
+    model = LogisticRegression(C=10.0).fit(logits, truth)
+    slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
+    return (slope, intercept) if slope > 0 else (1.0, 0.0)
+
+
+def fit_thresholds(probabilities: Array, labels: Array) -> tuple[float, ...]:
+    """Threshold of the highest F1 per finding of probabilities (N, F); 0.5 where there is no positive or no negative.
+
+    The threshold lies half-way to the next lower probability, so that rounding does not flip the image it was set by.
+    """
+    return tuple(_best_f1(probabilities[:, index], labels[:, index]) for index in range(labels.shape[1]))
+
+
+def _best_f1(probabilities: Array, labels: Array) -> float:
+    """Threshold of the highest F1 of one finding."""
+    stated = ~np.isnan(labels)
+    truth, values = labels[stated], probabilities[stated]
+    if truth.sum() == 0 or truth.sum() == len(truth):
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(truth, values)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = float(thresholds[int(np.argmax(f1[:-1]))])
+    below = values[values < best]
+    return (best + float(below.max())) / 2 if len(below) else best

@@ -1,0 +1,123 @@
+"""Grad-CAM for every finding of every member from one forward pass; mean and spread over members.
+
+Shapes: B batch, M members, F findings, C channels, h w last feature map, G heat-map grid.
+Grad-CAM weighs each channel by the spatial mean of the logit's gradient. Behind the last feature map stands the
+head alone, so the gradients of all findings need one pass through the backbone and F small ones through the head,
+instead of F passes through everything. pytorch-grad-cam is the reference in the tests and the path for other methods.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cxr_ray.models.member import Member
+
+LibraryMethod = Literal["gradcam++", "layercam", "eigencam"]
+
+
+def head_gradients(head: Callable[[Tensor], Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, F) and the spatial mean of their gradients with respect to `features` (B, C, h, w), as (B, F, C).
+
+    The mean over space of d logit / d features equals the gradient with respect to one offset per channel, divided
+    by h * w. That holds for any head, and an offset is so small that all findings together cost next to nothing.
+    A head that pools by the mean sees the feature map through its mean only, which makes it cheaper still.
+
+    Source: Selvaraju et al. 2017, Grad-CAM, equation 1.
+    """
+    area = features.shape[-2] * features.shape[-1]
+    with torch.enable_grad():
+        mean = features.detach().mean(dim=(2, 3), keepdim=True).requires_grad_()
+        logits = head(mean)
+        source = mean
+        plain = head(features.detach()).detach()
+        if not torch.allclose(logits.detach(), plain, rtol=1e-3, atol=1e-3):
+            source = torch.zeros_like(mean, requires_grad=True)
+            logits = head(features.detach() + source)
+        gradients = [
+            torch.autograd.grad(logits[:, index].sum(), source, retain_graph=True)[0].flatten(1)
+            for index in range(logits.shape[1])
+        ]
+    return plain, torch.stack(gradients, dim=1) / area
+
+
+def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """Raw Grad-CAM maps (B, F, h, w): ReLU of the channels of `features` weighed by `gradients` (B, F, C).
+
+    Source: Selvaraju et al. 2017, Grad-CAM, equation 2.
+    """
+    return torch.einsum("bfc,bchw->bfhw", gradients, features).relu()
+
+
+def normalise(maps: Tensor, *, grid: int) -> tuple[Tensor, Tensor]:
+    """Maps (..., h, w) divided by their own maximum and resampled to (..., G, G), and the raw maxima (...).
+
+    A map without any positive cell stays zero. The raw maximum tells a strong map from a faint one, which the
+    division hides.
+    """
+    peaks = maps.amax(dim=(-2, -1))
+    scaled = maps / torch.where(peaks > 0, peaks, torch.ones_like(peaks))[..., None, None]
+    if scaled.shape[-2:] != (grid, grid):
+        flat = scaled.reshape(-1, 1, *scaled.shape[-2:])
+        scaled = F.interpolate(flat, size=(grid, grid), mode="bilinear").reshape(*maps.shape[:-2], grid, grid)
+    return scaled, peaks
+
+
+def member_maps(member: Member, images: Tensor, *, grid: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, F), heat maps (B, F, G, G) in 0..1 and raw peaks (B, F) of one member, from one forward pass."""
+    with torch.no_grad():
+        features = member.features(images)
+        logits, gradients = head_gradients(member.head, features)
+        maps, peaks = normalise(grad_cam(features, gradients), grid=grid)
+    return logits, maps, peaks
+
+
+def combine_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (the paper's ensemble map) and standard deviation (its future work) over members, (M, ...) -> (...).
+
+    Source: Liz et al. 2023, section on explanation.
+    """
+    return maps.mean(dim=0), maps.std(dim=0, correction=0)
+
+
+class _Tapped(nn.Module):
+    """A member whose last feature map passes through a module that pytorch-grad-cam can hook."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self.member, self.tap = member, nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, F) of model inputs (B, 1, S, S)."""
+        # A clone, because some heads work in place and would change what the hook keeps.
+        logits: Tensor = self.member.head(self.tap(self.member.features(images)).clone())
+        return logits
+
+
+def library_maps(member: Member, images: Tensor, *, grid: int, method: LibraryMethod) -> tuple[Tensor, Tensor, Tensor]:
+    """Like `member_maps` by a method of pytorch-grad-cam: a forward and a backward pass for every finding."""
+    from pytorch_grad_cam import EigenCAM, GradCAMPlusPlus, LayerCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    methods = {"gradcam++": GradCAMPlusPlus, "layercam": LayerCAM, "eigencam": EigenCAM}
+    network = _Tapped(member).eval()
+    with torch.no_grad():
+        logits = network(images)
+    pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images
+    pixels = pixels.detach().clone().requires_grad_()
+    found = []
+    with methods[method](model=network, target_layers=[network.tap]) as cam, torch.enable_grad():
+        for index in range(logits.shape[1]):
+            targets = [ClassifierOutputTarget(index)] * len(images)
+            cam.outputs = cam.activations_and_grads(pixels)
+            cam.model.zero_grad()
+            sum(target(output) for target, output in zip(targets, cam.outputs, strict=True)).backward()
+            activations = cam.activations_and_grads.activations[0].numpy()
+            gradients = cam.activations_and_grads.gradients[0].numpy()
+            image = cam.get_cam_image(pixels, network.tap, targets, activations, gradients, eigen_smooth=False)
+            found.append(torch.from_numpy(image))
+    raw = torch.stack(found, dim=1).relu().to(logits)
+    maps, peaks = normalise(raw, grid=grid)
+    return logits, maps, peaks

@@ -1,0 +1,230 @@
+"""One member of an ensemble: a timm backbone with global pooling and a multilabel head.
+
+Create, save and load (safetensors + member.json). Knows no other member, no calibration and no Ray.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from cxr_ray import storage
+from cxr_ray.config import MemberConfig
+from cxr_ray.errors import BundleError, ConfigError, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSpec:
+    """What member.json says: enough to rebuild the network without timm's downloads."""
+
+    name: str
+    backbone: str
+    findings: tuple[str, ...]
+    size: int
+    mean: float
+    std: float
+    preprocess_digest: str
+    output_stride: int | None = None
+    drop_rate: float = 0.0
+    head_hidden: int | None = None
+    weights_sha256: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The spec as readable JSON."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+class Member(nn.Module):
+    """Model inputs to logits, in two halves: `features`, the last feature map, and `head`, pooling and outputs."""
+
+    def __init__(self, backbone: nn.Module, *, size: int, mean: float, std: float) -> None:
+        """Wrap a timm model with one input channel; `size` is the side it wants, mean and std those of 0..1 pixels."""
+        super().__init__()
+        self.backbone = backbone
+        self.size, self.mean, self.std = size, mean, std
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Model inputs (B, 1, S, S), uint8 or 0..1, as normalised float32 (B, 1, size, size)."""
+        pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images
+        if pixels.shape[-1] != self.size:
+            pixels = F.interpolate(pixels, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return (pixels - self.mean) / self.std
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last feature map (B, C, h, w) of model inputs (B, 1, S, S)."""
+        maps: Tensor = self.backbone.forward_features(self.prepare(images))  # type: ignore[operator]
+        return maps
+
+    def head(self, features: Tensor) -> Tensor:
+        """Logits (B, F) of a feature map (B, C, h, w)."""
+        logits: Tensor = self.backbone.forward_head(features)  # type: ignore[operator]
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, F) of model inputs (B, 1, S, S), uint8 or 0..1."""
+        return self.head(self.features(images))
+
+
+def create(
+    config: MemberConfig, *, findings: Sequence[str], size: int, preprocess_digest: str
+) -> tuple[Member, MemberSpec]:
+    """A new member with random or ImageNet weights, for inputs of side `size` unless its own configuration says else.
+
+    ImageNet weights of three channels are summed into one by timm, which keeps the response to grey films.
+
+    Raises:
+        ConfigError: timm has no such backbone, it is no CNN with global pooling, or its weights cannot be had.
+    """
+    backbone = _build(config, num_findings=len(findings))
+    mean, std = _grey_statistics(backbone)
+    spec = MemberSpec(
+        name=config.name,
+        backbone=config.backbone,
+        findings=tuple(findings),
+        size=config.size or size,
+        mean=mean,
+        std=std,
+        preprocess_digest=preprocess_digest,
+        output_stride=config.output_stride,
+        drop_rate=config.drop_rate,
+        head_hidden=config.head_hidden,
+    )
+    member = Member(backbone, size=spec.size, mean=mean, std=std)
+    _check_pooling(member, config)
+    return member, spec
+
+
+def rebuild(spec: MemberSpec) -> Member:
+    """The network of a spec, with random weights, in evaluation mode."""
+    config = MemberConfig.model_validate(
+        {key: getattr(spec, key) for key in ("name", "backbone", "output_stride", "drop_rate", "head_hidden")}
+    )
+    backbone = _build(config, num_findings=len(spec.findings))
+    return Member(backbone, size=spec.size, mean=spec.mean, std=spec.std).eval()
+
+
+def save(folder: str, member: Member, spec: MemberSpec) -> MemberSpec:
+    """Write model.safetensors and member.json below `folder`; returns the spec with the digest of the weights."""
+    weights = encode_weights(member.backbone.state_dict())
+    final = replace(spec, weights_sha256=hashlib.sha256(weights).hexdigest())
+    storage.put(storage.join(folder, "model.safetensors"), weights)
+    storage.put(storage.join(folder, "member.json"), final.to_json().encode())
+    return final
+
+
+def encode_weights(state: Mapping[str, Tensor]) -> bytes:
+    """A state dictionary as safetensors, which takes only contiguous tensors (channels_last is none)."""
+    return save_tensors({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def load_spec(folder: str) -> MemberSpec:
+    """The spec of a saved member. Raises BundleError when it is missing or unreadable."""
+    try:
+        values = json.loads(storage.get(storage.join(folder, "member.json")))
+        return MemberSpec(**{**values, "findings": tuple(values["findings"])})
+    except StorageError as error:
+        raise BundleError(f"The ensemble lacks a member: {error.detail} Copy the whole bundle again.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(f"{folder}/member.json is not what cxr-ray writes; copy the whole bundle again.") from error
+
+
+def load(folder: str) -> tuple[Member, MemberSpec]:
+    """A saved member in evaluation mode, without gradients on its weights. Raises BundleError."""
+    spec = load_spec(folder)
+    try:
+        weights = storage.get(storage.join(folder, "model.safetensors"))
+    except StorageError as error:
+        raise BundleError(f"The ensemble lacks weights: {error.detail} Copy the whole bundle again.") from error
+    if hashlib.sha256(weights).hexdigest() != spec.weights_sha256:
+        raise BundleError(f"{folder}/model.safetensors differs from the weights member.json names; copy it again.")
+    member = rebuild(spec)
+    member.backbone.load_state_dict(load_tensors(weights))
+    return member.requires_grad_(False), spec
+
+
+def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
+    """The timm model of a configuration, with one input channel and one output per finding."""
+    if not timm.is_model(config.backbone.split(".")[0]):
+        near = difflib.get_close_matches(config.backbone, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists all names."
+        raise ConfigError(f"Member {config.name}: timm knows no backbone {config.backbone!r}; {hint}")
+    stride = {} if config.output_stride is None else {"output_stride": config.output_stride}
+    try:
+        backbone: nn.Module = timm.create_model(
+            config.backbone,
+            pretrained=config.pretrained,
+            in_chans=1,
+            num_classes=num_findings,
+            drop_rate=config.drop_rate,
+            **stride,
+        )
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"Member {config.name}: {config.backbone} cannot be built with one channel and output_stride"
+            f" {config.output_stride}; leave output_stride out or choose another backbone."
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"Member {config.name}: the ImageNet weights of {config.backbone} cannot be had ({type(error).__name__});"
+            " set pretrained: false, or fetch them once where there is a network and copy the Hugging Face cache"
+            " (HF_HOME) here."
+        ) from error
+    if config.head_hidden is not None:
+        _widen_head(backbone, hidden=config.head_hidden, drop_rate=config.drop_rate, num_findings=num_findings)
+    return backbone
+
+
+def _widen_head(backbone: nn.Module, *, hidden: int, drop_rate: float, num_findings: int) -> None:
+    """Put a hidden ReLU layer before the outputs, as in Liz et al. 2023 (512 wide, dropout 0.2)."""
+    name = str(backbone.pretrained_cfg["classifier"])  # type: ignore[index]
+    parent, _, last = name.rpartition(".")
+    classifier = backbone.get_submodule(name)
+    width = int(classifier.in_features)  # type: ignore[arg-type]
+    head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(drop_rate), nn.Linear(hidden, num_findings))
+    setattr(backbone.get_submodule(parent), last, head)
+
+
+def _grey_statistics(backbone: nn.Module) -> tuple[float, float]:
+    """Mean and standard deviation the backbone was made for, averaged over its colours."""
+    cfg: Any = backbone.pretrained_cfg
+    return sum(cfg["mean"]) / len(cfg["mean"]), sum(cfg["std"]) / len(cfg["std"])
+
+
+def _check_pooling(member: Member, config: MemberConfig) -> None:
+    """Refuse what has no (B, C, h, w) feature map before its head: heat maps need one."""
+    shape = _feature_shape(member, config)
+    if len(shape) != 4:
+        raise ConfigError(
+            f"Member {config.name}: {config.backbone} ends in features of shape {shape}, not (B, C, h, w);"
+            " choose a CNN with global pooling."
+        )
+
+
+def _feature_shape(member: Member, config: MemberConfig) -> tuple[int, ...]:
+    """Shape of the last feature map for one blank input; raises ConfigError when the input is too small."""
+    training = member.training
+    try:
+        with torch.no_grad():
+            return tuple(member.eval().features(torch.zeros(1, 1, member.size, member.size)).shape)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"Member {config.name}: {config.backbone} cannot take inputs of {member.size} pixels; raise its size."
+        ) from error
+    finally:
+        member.train(training)
+
+
+def grid_of(member: Member) -> int:
+    """Cells along the longer side of the member's feature map."""
+    with torch.no_grad():
+        return max(member.features(torch.zeros(1, 1, member.size, member.size)).shape[-2:])

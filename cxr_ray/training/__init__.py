@@ -1,0 +1,1 @@
+"""From a labelled table to trained members."""

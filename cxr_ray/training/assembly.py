@@ -1,0 +1,126 @@
+"""From finished members to a bundle: calibration, thresholds, golden image, model card. Knows no Ray.
+
+Shapes: M members, N images of the validation part, F findings.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load as load_tensors
+
+from cxr_ray import storage
+from cxr_ray.config import TrainConfig
+from cxr_ray.labels.manifest import Manifest
+from cxr_ray.models import ensemble, member
+from cxr_ray.models.calibration import Calibration, fit_platt, fit_thresholds
+from cxr_ray.models.ensemble import EnsembleSpec
+from cxr_ray.models.member import MemberSpec
+from cxr_ray.training.cache import ModelInputs, open_part
+from cxr_ray.training.loop import State, macro_auroc
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One member to fit: its network, its seed, and the folder that its digest names."""
+
+    spec: MemberSpec
+    seed: int
+    digest: str
+    folder: str
+
+    @property
+    def done(self) -> str:
+        """The object that is written last."""
+        return storage.join(self.folder, "history.json")
+
+
+def file_member(job: Job, state: State) -> None:
+    """Write the best weights and validation logits of a finished member, and its history last."""
+    storage.put(storage.join(job.folder, "best.safetensors"), member.encode_weights(state["best_weights"]))
+    logits = io.BytesIO()
+    np.save(logits, state["best_logits"].numpy())
+    storage.put(storage.join(job.folder, "validation.npy"), logits.getvalue())
+    history = {"epochs": state["history"], "best_epoch": state["best_epoch"], "best_auroc": state["best_value"]}
+    storage.put(job.done, json.dumps(history, indent=2).encode())
+
+
+def assemble(
+    config: TrainConfig, jobs: Sequence[Job], manifest: Manifest, cache: str, output: str
+) -> tuple[EnsembleSpec, float]:
+    """Calibrate on the validation part and write the bundle; returns its spec and its validation macro AUROC."""
+    bundle = storage.join(output, "ensemble")
+    validation = open_part(cache, "validation")
+    logits = np.stack([np.load(io.BytesIO(storage.get(storage.join(job.folder, "validation.npy")))) for job in jobs])
+    saved, grid = _save_members(jobs, bundle)
+    spec, combined = calibrate(
+        torch.from_numpy(logits),
+        validation.labels,
+        EnsembleSpec(
+            findings=manifest.findings,
+            members=tuple(item.name for item in saved),
+            weights=tuple(item.weights_sha256 for item in saved),
+            combination=config.combination,
+            calibration=Calibration.identity(len(manifest.findings)),
+            thresholds=(0.5,) * len(manifest.findings),
+            member_thresholds=((0.5,) * len(manifest.findings),) * len(saved),
+            grid=grid,
+            preprocess=config.decode.preprocess,
+            training={
+                "manifest_digest": manifest.digest,
+                "images": [int(count) for count in manifest.counts()["images"]],
+                "settings": config.model_dump(mode="json", exclude={"manifest": {"path", "image_root"}}),
+            },
+        ),
+    )
+    aurocs = [macro_auroc(validation.labels[:, [f]], combined[:, [f]]) for f in range(len(manifest.findings))]
+    prevalence = np.nanmean(validation.labels, axis=0)
+    card = ensemble.model_card(
+        spec, metrics=list(zip(manifest.findings, aurocs, [float(value) for value in prevalence], strict=True))
+    )
+    ensemble.save_bundle(bundle, spec, card=card, golden=_golden(validation))
+    return spec, macro_auroc(validation.labels, combined)
+
+
+def _golden(validation: ModelInputs) -> npt.NDArray[np.uint8]:
+    """A reference model input that shows no patient: the mean of the validation images, with its contrast stretched."""
+    mean = validation.pixels(range(min(len(validation), 256))).astype(np.float64).mean(axis=(0, 1))
+    stretched = (mean - mean.min()) / max(float(np.ptp(mean)), 1e-9) * 255.0
+    golden: npt.NDArray[np.uint8] = stretched.round().astype(np.uint8)
+    return golden
+
+
+def _save_members(jobs: Sequence[Job], bundle: str) -> tuple[list[MemberSpec], int]:
+    """Save the best weights of every member into the bundle; returns their specs and the finest grid among them."""
+    saved, grids = [], []
+    for job in jobs:
+        network = member.rebuild(job.spec)
+        network.load_state_dict(load_tensors(storage.get(storage.join(job.folder, "best.safetensors"))))
+        history = json.loads(storage.get(job.done))
+        spec = replace(job.spec, training={"digest": job.digest, "seed": job.seed, **history})
+        saved.append(member.save(storage.join(bundle, "members", spec.name), network, spec))
+        grids.append(member.grid_of(network))
+    return saved, max(grids)
+
+
+def calibrate(
+    logits: torch.Tensor, labels: npt.NDArray[np.float32], spec: EnsembleSpec
+) -> tuple[EnsembleSpec, npt.NDArray[np.float32]]:
+    """`spec` with thresholds and calibration fitted to validation logits (M, N, F) and labels (N, F).
+
+    Also returns the calibrated probabilities (N, F). Members' thresholds are fitted to their own probabilities, the
+    ensemble's to the combined and calibrated ones. A voting rule keeps its votes as they are.
+    """
+    truth = labels.astype(np.float64)
+    members = torch.sigmoid(logits.double()).numpy()
+    voted = replace(spec, member_thresholds=tuple(fit_thresholds(row, truth) for row in members))
+    raw = ensemble.combine(logits, voted).probabilities.double().numpy()
+    scaled = replace(voted, calibration=fit_platt(raw, truth)) if spec.combination == "mean" else voted
+    probabilities = ensemble.combine(logits, scaled).probabilities.numpy()
+    if spec.combination != "mean":
+        return scaled, probabilities
+    return replace(scaled, thresholds=fit_thresholds(probabilities.astype(np.float64), truth)), probabilities
