@@ -177,9 +177,14 @@ def report(
                 output, manifest, uri_column=uri_column, image_root=image_root, ensemble_digest=ensemble_digest
             )
         summary = write_report(
-            output, target.absolute(), ensemble_digest=ensemble_digest, evaluation=evaluation, max_images=images
+            output,
+            target.absolute(),
+            ensemble_digest=ensemble_digest,
+            truth=evaluation.truth if evaluation else None,
+            metrics=evaluation.metrics if evaluation else None,
+            max_images=images,
         )
-    _print(summary, [f"Report of {summary['images']} images: {target.absolute()}"], as_json=as_json)
+    _print(summary.to_dict(), summary.lines(), as_json=as_json)
 
 
 def _version(wanted: bool) -> None:

@@ -86,6 +86,15 @@ class MemberConfig(Section):
     output_stride: Literal[8, 16, 32] | None = Field(
         None, description="Input pixels per feature-map cell, where the backbone offers a choice; finer heat maps."
     )
+    last_stage: int | None = Field(
+        None,
+        ge=0,
+        description="Last feature level of the backbone that is kept (index in timm's feature_info); None: all. Fewer"
+        " levels are faster, see less of the surroundings and give finer heat maps.",
+    )
+    pooling: Literal["avg", "max", "avgmax", "catavgmax"] = Field(
+        "avg", description="Global pooling, where the backbone offers a choice; max favours small findings."
+    )
     drop_rate: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the classifier.")
     head_hidden: int | None = Field(
         None, ge=1, description="Width of a hidden ReLU layer before the outputs (the paper: 512); None: linear head."
@@ -192,7 +201,10 @@ class TrainConfig(Section):
 
 
 # What lies beside images in real archives and is none.
-_SIDECARS = tuple(f"*.{kind}" for kind in "csv tsv parquet json jsonl txt md html xml yaml yml pdf log md5 sha256".split())
+_SIDECARS = (
+    *("*.csv", "*.tsv", "*.parquet", "*.json", "*.jsonl", "*.xml", "*.yaml", "*.yml"),
+    *("*.txt", "*.md", "*.html", "*.pdf", "*.log", "*.md5", "*.sha256"),
+)
 
 
 class ScoreConfig(Section):
@@ -201,7 +213,7 @@ class ScoreConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     gate: GateConfig = GateConfig()
     exclude: tuple[str, ...] = Field(
-_SIDECARS,
+        _SIDECARS,
         description="File names in folders that are no images and get no row; an input named itself always gets one.",
     )
     heatmaps: Literal["positive", "all", "none"] = Field(

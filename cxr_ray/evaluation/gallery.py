@@ -134,7 +134,7 @@ def _film(details: Mapping[str, Any]) -> Film:
     """Read, decode and shrink one radiograph; a file that is gone or broken becomes a notice."""
     uri, rows, columns = details["uri"], details["rows"], details["columns"]
     try:
-        data = storage.get(uri)
+        data = storage.get(uri, retries=1)
         pixels = decode(read_header(data, limits=LimitsConfig()), preprocess=PreprocessConfig()).pixels
     except (StorageError, DecodeError) as error:
         return Film(None, rows or 1, columns or 1, error.detail)
@@ -144,8 +144,11 @@ def _film(details: Mapping[str, Any]) -> Film:
 
 
 def _unchanged(uri: str, version: str) -> bool:
-    """Whether the storage still lists the version that was scored; true where it does not list the uri itself."""
-    return all(item.version == version for item in storage.list_objects(uri, missing_ok=True) if item.uri == uri)
+    """Whether the storage still lists the version that was scored; true where it does not tell."""
+    try:
+        return all(item.version == version for item in storage.list_objects(uri, missing_ok=True) if item.uri == uri)
+    except StorageError:
+        return True
 
 
 def _panel(

@@ -1,14 +1,15 @@
 """The report: one self-contained HTML file about the scores in an output folder.
 
-Puts the numbers of `cohort`, the panels of `gallery` and the caller's metrics into report.html.j2 with its style and
-script. The file opens from disk without network and refuses, by its content security policy, to load anything.
+Puts the numbers of `cohort` and `runs`, the panels of `gallery` and the caller's metrics into report.html.j2 with its
+style and script. The file opens from disk without network and refuses, by its content security policy, to load
+anything.
 """
 
 import base64
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +20,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cxr_ray import __version__, storage
-from cxr_ray.evaluation.cohort import Cohort, fault_groups, newest_run, read_cohort, summarise
+from cxr_ray.evaluation.cohort import Cohort, fault_groups, read_cohort, summarise
 from cxr_ray.evaluation.gallery import Panel, panels, select
 from cxr_ray.evaluation.localisation import ALL_FINDINGS
 from cxr_ray.evaluation.metrics import MEASURES, at_or_above, macro
 from cxr_ray.evaluation.overlay import data_uri, scale_png
+from cxr_ray.evaluation.runs import newest_run
 
 # Column of the metrics, its heading, and whether it counts or measures.
 _MEASURES = (
@@ -48,6 +50,18 @@ class ReportSummary:
     num_faulted: int
     num_shown: int
     num_unreadable: int  # of those shown, without a picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "target": str(self.target)}
+
+    def lines(self) -> list[str]:
+        """What was written, for people."""
+        lost = f" ({self.num_unreadable} cannot be read any more)" if self.num_unreadable else ""
+        return [
+            f"{self.target} tells of {self.num_scored:,} scored and {self.num_faulted:,} faulted images and shows"
+            f" {self.num_shown}{lost}; {self.num_bytes / 1e6:.1f} MB."
+        ]
 
 
 def write_report(
@@ -184,6 +198,7 @@ def _environment() -> Environment:
         "log_share": lambda count, most: math.log1p(count) / math.log1p(most) if most else 0.0,
         "marked": _marked,
         "name": lambda uri: uri.rsplit("/", 1)[-1],
+        "spoken": lambda finding: finding.replace("_", " "),
     }
     return environment
 

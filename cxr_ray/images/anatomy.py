@@ -6,16 +6,20 @@ high: u to the image's right (the patient's left) from the midline, v downwards 
 nothing of findings, files or DICOM.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 Floats = NDArray[np.float32]
 
 FILM_CM = 35.0
 # Share of soft tissue that aerated lung lacks: lung at inspiration has a density of about 0.27 g/cm3.
 AERATION = 0.73
+# Pixels between the samples of a tube; beyond 1 the bilinear splatting leaves a visible ripple.
+_SPACING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 def ramp(x: Floats) -> Floats:
     """Smooth step: 0 below 0, 1 above 1."""
     t = np.clip(x, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    return np.asarray(t * t * (3.0 - 2.0 * t))
 
 
 def ball(squared_radius: Floats) -> Floats:
@@ -144,7 +148,7 @@ def ball(squared_radius: Floats) -> Floats:
 def make_grid(height: int, width: int, pose: Pose) -> Grid:
     """Pixels of a film of `height` x `width` in body coordinates of `pose`."""
     pitch = FILM_CM / height
-    cosine, sine = np.cos(pose.rotation), np.sin(pose.rotation)
+    cosine, sine = math.cos(pose.rotation), math.sin(pose.rotation)
     x = ((np.arange(width) - (width - 1) / 2) * pitch - pose.shift_u) / pose.scale
     y = ((np.arange(height) - (height - 1) / 2) * pitch - pose.shift_v) / pose.scale
     u = (cosine * x)[None, :] + (sine * y)[:, None]
@@ -163,42 +167,60 @@ def make_grid(height: int, width: int, pose: Pose) -> Grid:
     return Grid(u.astype(np.float32), v.astype(np.float32), axis, index_u, index_v, pitch / pose.scale, to_pixel)
 
 
-def tubes(grid: Grid, paths: NDArray[np.float64], radius: NDArray[np.float64], mass: NDArray[np.float64]) -> Floats:
+def _samples(grid: Grid, length: float) -> NDArray[np.float64]:
+    """Course 0..1 along a tube of `length` cm, sampled as `tubes` needs."""
+    return np.linspace(0.0, 1.0, math.ceil(length / (_SPACING * grid.pitch)) + 2)
+
+
+def tubes(
+    grid: Grid,
+    paths: NDArray[np.float64],
+    radius: NDArray[np.float64],
+    mass: NDArray[np.float64],
+    *,
+    hollow: float = 0.0,
+) -> Floats:
     """Projected thickness of bent cylinders.
 
     Args:
         grid: The film.
-        paths: Centre lines (P, N, 2) as u, v in cm; samples must lie about a pixel apart.
+        paths: Centre lines (P, N, 2) as u, v in cm; samples must lie about `_SPACING` pixels apart.
         radius: Half-widths (P, N) in cm.
         mass: Mean thickness (P, N) in cm seen across the tube.
+        hollow: 0 for a solid cylinder; up to 1 for a pipe, whose walls stand out at both edges.
 
     Returns:
         Thickness (H, W) in cm.
     """
-    tangent = np.gradient(paths, axis=1)
-    length = np.hypot(tangent[..., 0], tangent[..., 1]) + 1e-9
-    normal = np.stack([-tangent[..., 1], tangent[..., 0]], axis=-1) / length[..., None]
-    count = int(np.clip(np.ceil(2 * radius.max() / grid.pitch), 2, 24))
-    across = (np.arange(count) + 0.5) / count * 2 - 1
-    shape = np.sqrt(1 - across**2)
+    # Single precision is 0.001 pixels here and twice as fast.
+    tangent = np.gradient(paths, axis=1).astype(np.float32)
+    length = np.hypot(tangent[..., 0], tangent[..., 1]) + np.float32(1e-9)
+    count = max(2, math.ceil(2 * float(radius.max()) / (_SPACING * grid.pitch)))
+    across = (np.arange(count, dtype=np.float32) + 0.5) / count * 2 - 1
+    shape = np.sqrt(1 - across**2) - hollow * np.sqrt(np.maximum(0.55 - across**2, 0.0))
     shape /= shape.mean()
-    points = paths[:, :, None, :] + (radius[..., None] * across)[..., None] * normal[:, :, None, :]
-    weight = (mass * length * 2 * radius)[..., None] * shape / count
-    return splat(grid, points.reshape(-1, 2), weight.ravel())
+    offset = (radius / length)[..., None].astype(np.float32) * across
+    u = paths[..., 0, None].astype(np.float32) - tangent[..., 1, None] * offset
+    v = paths[..., 1, None].astype(np.float32) + tangent[..., 0, None] * offset
+    weight = (2 * mass * length * radius / count)[..., None].astype(np.float32) * shape
+    return _splat(grid, u.ravel(), v.ravel(), weight.ravel())
 
 
-def splat(grid: Grid, points: NDArray[np.float64], weight: NDArray[np.float64]) -> Floats:
-    """Spread `weight` (cm3) at `points` (N, 2) over the four nearest pixels; gives thickness in cm."""
+def _splat(grid: Grid, u: Floats, v: Floats, weight: Floats) -> Floats:
+    """Spread `weight` (cm3) at points (u, v) over the four nearest pixels; gives thickness in cm."""
     height, width = grid.u.shape
-    x, y = grid.to_pixel[:, :2] @ points.T + grid.to_pixel[:, 2:]
+    to_x, to_y = grid.to_pixel.astype(np.float32)
+    x, y = to_x[0] * u + to_x[1] * v + to_x[2], to_y[0] * u + to_y[1] * v + to_y[2]
     inside = (x >= 0) & (x < width - 1) & (y >= 0) & (y < height - 1)
-    x, y, weight = x[inside], y[inside], weight[inside] / grid.pitch**2
-    column, row = x.astype(np.int64), y.astype(np.int64)
+    x, y, weight = x[inside], y[inside], weight[inside] / np.float32(grid.pitch**2)
+    column, row = x.astype(np.int32), y.astype(np.int32)
     right, down = x - column, y - row
     first = row * width + column
     index = np.concatenate([first, first + 1, first + width, first + width + 1])
-    lower, upper = weight * down, weight * (1 - down)
-    weights = np.concatenate([upper * (1 - right), upper * right, lower * (1 - right), lower * right])
+    lower = weight * down
+    upper = weight - lower
+    upper_right, lower_right = upper * right, lower * right
+    weights = np.concatenate([upper - upper_right, upper_right, lower - lower_right, lower_right])
     return np.bincount(index, weights, height * width).reshape(height, width).astype(np.float32)
 
 
@@ -229,7 +251,7 @@ def _trunk(grid: Grid, body: Body, pose: Pose) -> Floats:
     shoulder = 4.2 - 14.0 * np.exp(-out / 2.0) + 0.1 * out
     under = grid.v - grid.along_u(shoulder)
     thin = 0.5 + 0.5 * ramp(under / 9.0 + 0.1)
-    trunk = body.depth * np.sqrt(np.maximum(1.0 - across**4, 0.0)) * thin * np.sqrt(ramp(under / 2.5))
+    trunk = body.depth * np.sqrt(np.maximum(1.0 - np.square(across * across), 0.0)) * thin * np.sqrt(ramp(under / 2.5))
     if pose.view_position == "AP":
         arm = (np.abs(grid.u) - (side + 3.6)) / 3.9
         trunk = np.maximum(trunk, 8.0 * ball(arm**2) * ramp((grid.v - 6.0) / 4.0))
@@ -246,7 +268,7 @@ def _lungs(grid: Grid, body: Body, pose: Pose, domes: tuple[float, float]) -> tu
     depth = (body.depth - 6.5) * np.sqrt(height * (2 - height)) * (axis > body.apex)
     side = np.abs(grid.u)
     reach = side / grid.along_v(wall)
-    air = grid.along_v(depth) * np.sqrt(np.maximum(1.0 - reach**2.6, 0.0))
+    air = grid.along_v(depth) * np.sqrt(np.maximum(1.0 - reach * reach * np.sqrt(reach), 0.0))
     air *= ramp((side - grid.along_v(medial)) / 0.7)
     below = grid.v - grid.along_u(dome_at(body, axis, domes))
     # Behind the dome the posterior recess still holds lung: the abdomen darkens slowly downwards.
@@ -258,31 +280,31 @@ def _lungs(grid: Grid, body: Body, pose: Pose, domes: tuple[float, float]) -> tu
 def heart_place(body: Body, pose: Pose) -> tuple[float, float, float]:
     """Centre (u, v) and half-width of the heart in cm; bedside films magnify it."""
     half = body.heart_ratio * body.half_width * (1.05 if pose.view_position == "AP" else 1.0)
-    return 0.34 * half + 5.0 * pose.yaw, body.dome + body.dome_gap - pose.expiration - 0.58 * half + 0.3, half
+    return 0.29 * half + 5.0 * pose.yaw, body.dome + body.dome_gap - pose.expiration - 0.58 * half + 0.3, half
 
 
 def _heart(grid: Grid, body: Body, pose: Pose) -> Floats:
     """Thickness of the heart; its left border lies on the image's right."""
     centre_u, centre_v, half = heart_place(body, pose)
     du, dv = grid.u - centre_u, grid.v - centre_v
-    cosine, sine = np.cos(body.heart_tilt), np.sin(body.heart_tilt)
+    cosine, sine = math.cos(body.heart_tilt), math.sin(body.heart_tilt)
     along, across = (du * cosine + dv * sine) / (1.06 * half), (dv * cosine - du * sine) / (0.8 * half)
     # The apex is more pointed than the base.
     across *= 1.0 + 0.22 * along
-    return 2.4 * half * ball(along**2 + across**2) ** 1.2
+    return 2.3 * half * ball(along * along + across * across)
 
 
 def _mediastinum(grid: Grid, body: Body, pose: Pose) -> Floats:
     """Thickness of the great vessels: vena cava, aortic knob, pulmonary trunk, descending aorta, hila."""
     axis = grid.axis
     knob_v = body.apex + 6.3
-    base = 2.4 + 0.09 * np.clip(axis - body.apex, 0.0, 12.0)
+    base = 2.5 + 0.05 * np.clip(axis - body.apex, 0.0, 12.0)
     left = base + 0.9 * np.exp(-(((axis - knob_v - 3.6) / 1.7) ** 2))
     right = base + 0.6 * ramp((axis - knob_v) / 3.0)
     shifted = grid.u - 3.0 * pose.yaw
     edge = np.where(shifted > 0, grid.along_v(left), grid.along_v(right))
     column = 14.0 * ball((shifted / edge) ** 2)
-    knob = 9.0 * ball(((grid.u - 1.8 - 0.6 * body.knob) / body.knob) ** 2 + ((grid.v - knob_v) / body.knob) ** 2)
+    knob = 9.0 * ball(((grid.u - 1.5 - 0.6 * body.knob) / body.knob) ** 2 + ((grid.v - knob_v) / body.knob) ** 2)
     aorta = 4.0 * ball(((grid.u - 1.9) / 1.5) ** 2) * ramp((grid.v - knob_v) / 2.0)
     right_hilum = ((grid.u + 3.9) / 1.2) ** 2 + ((grid.v - knob_v - 4.2) / 2.0) ** 2
     left_hilum = ((grid.u - 4.1) / 1.2) ** 2 + ((grid.v - knob_v - 3.4) / 1.8) ** 2
@@ -293,7 +315,7 @@ def _mediastinum(grid: Grid, body: Body, pose: Pose) -> Floats:
 def _airways(grid: Grid, body: Body, pose: Pose) -> Floats:
     """Thickness of air in the trachea and the main bronchi."""
     carina = body.apex + 8.2
-    t = np.linspace(0.0, 1.0, int(20.0 / grid.pitch))
+    t = _samples(grid, 20.0)
     bend = 3.0 * pose.yaw
     trachea = np.stack([-0.25 * t + bend, -2.0 + (carina + 2.0) * t], axis=-1)
     right = np.stack([-0.25 + bend - 3.0 * t, carina + 3.0 * t], axis=-1)
@@ -307,19 +329,23 @@ def _spine(grid: Grid, body: Body) -> Floats:
     """Thickness of vertebral bone: bodies with discs between them, pedicles and spinous processes."""
     axis = grid.axis
     bend = body.scoliosis * np.sin((axis - 4.0) / 9.0)
-    x = grid.u - grid.along_v(bend)
     # Vertebrae grow downwards: 1.9 cm at the neck to 2.9 cm at the loins.
     phase = 16.0 * np.log1p(np.maximum(axis + 8.0, 0.0) / 26.0)
     part = np.abs(phase - np.round(phase))
-    half = 1.35 + 0.02 * np.clip(axis, 0.0, 35.0)
-    block = (0.62 + 0.38 * ramp((0.46 - part) / 0.09)).astype(np.float32)
-    shape = (x / grid.along_v(half)) ** 2
-    column = 1.25 * np.sqrt(np.maximum(1.0 - shape**2, 0.0)) * grid.along_v(block)
-    pedicle = np.exp(-((part / 0.17) ** 2)).astype(np.float32)
-    process = np.exp(-(((part - 0.5) / 0.16) ** 2)).astype(np.float32)
-    column += 0.4 * np.exp(-(((np.abs(x) - 0.95) / 0.32) ** 2)) * grid.along_v(pedicle)
-    column += 0.4 * np.exp(-((x / 0.35) ** 2)) * grid.along_v(process)
-    return column.astype(np.float32)
+    block = 1.25 * (0.62 + 0.38 * ramp((0.46 - part) / 0.09))
+    pedicle = 0.4 * np.exp(-((part / 0.17) ** 2))
+    process = 0.4 * np.exp(-(((part - 0.5) / 0.16) ** 2))
+    # Only the columns near the midline, which is a third of the film and of the time.
+    near = np.flatnonzero(np.abs(grid.u).min(axis=0) < 3.5)
+    band = slice(near[0], near[-1] + 1)
+    rows = grid.index_v[:, band]
+    x = grid.u[:, band] - bend.astype(np.float32)[rows]
+    shape = (x / (1.35 + 0.02 * np.clip(axis, 0.0, 35.0)).astype(np.float32)[rows]) ** 2
+    bone = np.zeros_like(grid.u)
+    bone[:, band] = np.sqrt(np.maximum(1.0 - shape * shape, 0.0)) * block.astype(np.float32)[rows]
+    bone[:, band] += np.exp(-(((np.abs(x) - 0.95) / 0.32) ** 2)) * pedicle.astype(np.float32)[rows]
+    bone[:, band] += np.exp(-((x / 0.35) ** 2)) * process.astype(np.float32)[rows]
+    return bone
 
 
 def _ribs(grid: Grid, body: Body, pose: Pose) -> Floats:
@@ -332,7 +358,7 @@ def _ribs(grid: Grid, body: Body, pose: Pose) -> Floats:
     reach = wall_at(body, (start + 0.45 * drop).astype(np.float32), bottom) + 0.35
     reach[0] = max(reach[0] * 0.8, 5.6)
     end = np.radians(np.array([150, 152, 150, 148, 146, 143, 138, 130, 120, 105]))
-    t = np.linspace(0.0, 1.0, int(34.0 / grid.pitch))
+    t = _samples(grid, 26.0)
     phi = 0.12 + (end[:, None] - 0.12) * t
     u = reach[:, None] * np.sin(phi)
     v = start[:, None] + drop[:, None] * ((1 - np.cos(phi)) / 2) ** 1.15 - 0.55 * np.sin(np.minimum(2 * phi, np.pi))
@@ -340,15 +366,15 @@ def _ribs(grid: Grid, body: Body, pose: Pose) -> Floats:
     course = np.sqrt(np.gradient(u, axis=1) ** 2 + np.gradient(v, axis=1) ** 2 + np.gradient(w, axis=1) ** 2)
     seen = np.hypot(np.gradient(u, axis=1), np.gradient(v, axis=1))
     fade = np.clip((1.0 - t) / 0.12, 0.0, 1.0)
-    mass = 0.42 * np.minimum(course / seen, 2.0) * fade * (1.0 - 0.3 * np.clip((phi - 1.6) / 0.6, 0.0, 1.0))
+    mass = 0.36 * np.minimum(course / seen, 1.6) * fade * (1.0 - 0.3 * np.clip((phi - 1.6) / 0.6, 0.0, 1.0))
     radius = np.broadcast_to(0.52 + 0.1 * np.sin(phi), u.shape)
     paths = np.stack([np.concatenate([-u * (1 + pose.yaw), u * (1 - pose.yaw)]), np.concatenate([v, v])], axis=-1)
-    return tubes(grid, paths, np.concatenate([radius, radius]), np.concatenate([mass, mass]))
+    return tubes(grid, paths, np.concatenate([radius, radius]), np.concatenate([mass, mass]), hollow=0.55)
 
 
 def _girdle(grid: Grid, body: Body, pose: Pose) -> Floats:
     """Thickness of clavicles, shoulder blades and upper arm bones."""
-    t = np.linspace(0.0, 1.0, int(18.0 / grid.pitch))
+    t = _samples(grid, 18.0)
     inner = 0.5 if pose.view_position == "AP" else 2.0
     lift = body.clavicle + (0.8 if pose.view_position == "AP" else 0.0)
     v0, side = body.apex + 3.6 - 0.5 * lift, body.half_width + 2.4
@@ -356,16 +382,15 @@ def _girdle(grid: Grid, body: Body, pose: Pose) -> Floats:
     blade = np.stack([side + inner - 0.4 - 3.2 * t**1.3, body.apex + 4.2 + 11.5 * t], axis=-1)
     spine = np.stack([side + inner + 1.0 - 6.0 * t, body.apex + 2.6 + 3.2 * t], axis=-1)
     arm = np.stack([side + inner + 3.2 + 0.8 * t, body.apex + 3.0 + 14.0 * t], axis=-1)
-    plate = np.stack([side + inner - 2.0 - 2.6 * t, body.apex + 5.0 + 9.0 * t], axis=-1)
     one = np.ones_like(t)
-    paths = np.stack([clavicle, blade, spine, arm, plate])
-    radius = np.stack([0.5 + 0.25 * (2 * t - 1) ** 2, 0.35 * one, 0.4 * one, 2.3 - 1.1 * t**0.5, 2.4 * (1 - 0.8 * t)])
-    mass = np.stack([0.75 * one, 0.5 * one, 0.4 * one, 1.3 * one, 0.22 * one])
+    paths = np.stack([clavicle, blade, spine, arm])
+    radius = np.stack([0.5 + 0.25 * (2 * t - 1) ** 2, 0.35 * one, 0.4 * one, 1.3 - 0.2 * t])
+    mass = np.stack([0.75 * one, 0.5 * one, 0.4 * one, 1.1 * one])
     mirrored = paths * np.array([-1.0, 1.0])
     turn = np.array([3.0 * pose.yaw, 0.0])
     paths = np.concatenate([paths, mirrored])
-    paths[[0, 5]] += turn * (1 - t)[None, :, None]
-    return tubes(grid, paths, np.concatenate([radius, radius]), np.concatenate([mass, mass]))
+    paths[[0, 4]] += turn * (1 - t)[None, :, None]
+    return tubes(grid, paths, np.concatenate([radius, radius]), np.concatenate([mass, mass]), hollow=0.55)
 
 
 def _vessels(grid: Grid, body: Body, rng: np.random.Generator) -> Floats:
@@ -378,17 +403,36 @@ def _vessels(grid: Grid, body: Body, rng: np.random.Generator) -> Floats:
     radius = rng.uniform(0.24, 0.42, 2 * roots) * (1 + 0.2 * np.sin(angle))
     total = np.zeros_like(grid.u)
     for length in (3.4, 3.2, 2.8, 2.4):
-        t = np.linspace(0.0, 1.0, int(length / grid.pitch) + 2)
+        t = _samples(grid, length)
         course = angle[:, None] + rng.normal(0, 0.35, (len(angle), 1)) * t
         reach = length * rng.uniform(0.75, 1.25, (len(angle), 1)) / len(t)
         step = np.stack([side[:, None] * np.cos(course), np.sin(course)], axis=-1) * reach[..., None]
         path = place[:, None, :] + np.cumsum(step, axis=1)
         width = radius[:, None] * (1 - 0.25 * t)
-        total += tubes(grid, path, width, 3.5 * width)
+        total += tubes(grid, path, width, 2.8 * width)
         side, place, radius = np.repeat(side, 2), np.repeat(path[:, -1], 2, axis=0), np.repeat(radius * 0.66, 2)
         fork = np.tile([-1.0, 1.0], len(angle)) * rng.uniform(0.2, 0.5, 2 * len(angle))
         angle = np.repeat(course[:, -1], 2) + fork
     return total
+
+
+def cloud(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Floats:
+    """Smooth random field of unit variance with details of `sigma` pixels."""
+    stride = max(1, int(sigma / 1.3))
+    height, width = -(-shape[0] // stride), -(-shape[1] // stride)
+    coarse = gaussian_filter(rng.standard_normal((height, width), dtype=np.float32), sigma / stride, mode="wrap")
+    return enlarge(coarse / coarse.std(), shape, stride)
+
+
+def enlarge(coarse: Floats, shape: tuple[int, int], stride: int) -> Floats:
+    """Linear interpolation of a field known at every `stride`-th pixel."""
+    if stride == 1:
+        return coarse
+    rows, columns = (np.minimum(np.arange(n) / stride, m - 1.001) for n, m in zip(shape, coarse.shape, strict=True))
+    top, left = rows.astype(np.int32), columns.astype(np.int32)
+    down, right = (rows - top).astype(np.float32)[:, None], (columns - left).astype(np.float32)[None, :]
+    across = coarse[:, left] * (1 - right) + coarse[:, left + 1] * right
+    return np.asarray(across[top] * (1 - down) + across[top + 1] * down, dtype=np.float32)
 
 
 def _abdomen_and_breasts(grid: Grid, body: Body, below: Floats, domes: tuple[float, float]) -> Floats:
@@ -407,6 +451,14 @@ def _abdomen_and_breasts(grid: Grid, body: Body, below: Floats, domes: tuple[flo
         ) ** 2
         added -= 5.0 * body.gas * ball(bubble)
     return added.astype(np.float32)
+
+
+def _texture(grid: Grid, body: Body, air: Floats, below: Floats, rng: np.random.Generator) -> Floats:
+    """Air in cm that makes lung mottled, and, in some patients, gas in the bowel."""
+    fine = cloud(air.shape, 0.11 / grid.pitch, rng) + cloud(air.shape, 0.3 / grid.pitch, rng)
+    coarse = cloud(air.shape, 1.1 / grid.pitch, rng)
+    gas = 2.2 * body.gas * np.clip(coarse - 0.9, 0.0, 1.0) * ramp((below - 2.0) / 2.0)
+    return np.asarray(0.018 * air * fine + 0.15 * coarse + gas, dtype=np.float32)
 
 
 def draw_chest(
@@ -432,6 +484,6 @@ def draw_chest(
     air = air - tissue
     vessels = np.minimum(_vessels(grid, body, rng), 0.5 * air)
     soft = _trunk(grid, body, pose) - AERATION * air + _abdomen_and_breasts(grid, body, below, domes)
-    soft -= 0.8 * _airways(grid, body, pose)
+    soft -= 0.8 * _airways(grid, body, pose) + _texture(grid, body, air, below, rng)
     bone = _spine(grid, body) + _ribs(grid, body, pose) + _girdle(grid, body, pose)
     return Chest(soft, bone, air, heart, vessels, reach, below, body.apex, domes)

@@ -166,9 +166,11 @@ def codec_border(doing: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
-        fault = Fault.UNSUPPORTED_ENCODING if isinstance(error, NotImplementedError) else Fault.CORRUPT
+        if isinstance(error, NotImplementedError):
+            detail = f"{doing} failed: no installed decoder reads this layout; convert the file."
+            raise DecodeError(Fault.UNSUPPORTED_ENCODING, detail) from None
         detail = f"{doing} failed ({type(error).__name__}); the file is damaged, export or transfer it again."
-        raise DecodeError(fault, detail) from None
+        raise DecodeError(Fault.CORRUPT, detail) from None
 
 
 def silence_libraries() -> None:
@@ -240,7 +242,7 @@ def read_dataset(data: bytes) -> pydicom.Dataset:
             raise DecodeError(Fault.CORRUPT, "The DICOM file ends before its pixel data; transfer it again.")
         if len(dataset) > 0 or len(dataset.file_meta) > 0:
             kind = _name_of(_uid(dataset, "SOPClassUID"))
-            detail = f"(7FE0,0010) PixelData is absent or empty in this object ({kind}); leave such objects out of the input."
+            detail = f"(7FE0,0010) PixelData is absent or empty in this object ({kind}); leave such objects out."
             raise DecodeError(Fault.NO_PIXELS, detail)
     raise DecodeError(Fault.NOT_AN_IMAGE, "These bytes are not a DICOM object; list files of a supported format only.")
 
@@ -321,9 +323,15 @@ def _codestream_options(image: DicomImage) -> dict[str, Any]:
         detail = f"The header says {header.rows} x {header.columns} pixels of {samples:.0f} samples, the encoded frame "
         detail += f"{stream.rows} x {stream.columns} of {stream.samples}; export the file again."
         raise DecodeError(Fault.CORRUPT, detail)
+    if image.transfer_syntax in uid.JPEGLSTransferSyntaxes and b"\xff\xd9" not in frame[-16:]:
+        # CharLS may take seconds to find out that such a frame ends early.
+        raise DecodeError(Fault.CORRUPT, "The JPEG-LS frame has no end; transfer the file again.")
     if stream.precision > bits_allocated:
         detail = f"(0028,0100) BitsAllocated is {bits_allocated:.0f}, the encoded frame has {stream.precision} bits; "
         raise DecodeError(Fault.CORRUPT, detail + "export the file again.")
+    if image.transfer_syntax == uid.JPEGExtended12Bit and stream.precision not in (8, 12):
+        detail = f"JPEG Extended has samples of 8 or 12 bits (T.81 B.2.2), not {stream.precision}; convert the file."
+        raise DecodeError(Fault.UNSUPPORTED_ENCODING, detail)
     if image.transfer_syntax not in _JPEG:
         return {"bits_stored": stream.precision}
     return {"bits_allocated": 8 if stream.precision <= 8 else 16, "bits_stored": max(8, stream.precision)}
@@ -397,14 +405,15 @@ def _grey_steps(image: DicomImage, samples: NDArray[Any]) -> grey.GreySteps:
     signed = _optional_numbers(dataset, "PixelRepresentation") == (1,)
     bits_stored, high_bit = _bits(image, samples, signed=signed)
     modality = _modality(dataset, signed=signed)
-    negative = signed or (isinstance(modality, grey.Rescale) and min(modality.slope, modality.intercept) < 0.0)
+    lowest = -(2.0 ** (bits_stored - 1)) if signed else 0.0
+    ends = modality(np.array([lowest, lowest + 2.0**bits_stored - 1.0]))
     return grey.GreySteps(
         bits_stored=bits_stored,
         high_bit=high_bit,
         signed=signed,
         modality=modality,
         padding=_padding(dataset, signed=signed),
-        voi=(*_voi_luts(dataset, signed=negative), *_windows(dataset)),
+        voi=(*_voi_luts(dataset, signed=bool(ends.min() < 0.0)), *_windows(dataset)),
         inverted=image.header.photometric_interpretation == "MONOCHROME1"
         or _code(dataset, "PresentationLUTShape") == "INVERSE",
     )
@@ -535,7 +544,7 @@ def _patient_key(dataset: pydicom.Dataset, secret: bytes | None) -> str | None:
 def _uid(dataset: pydicom.Dataset, keyword: str) -> str | None:
     """A UID, or None for anything that is none. Source: PS3.5 9.1."""
     text = _text(dataset, keyword)
-    return text if text and len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)*", text) else None
+    return text if text and len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text) else None
 
 
 def _code(dataset: pydicom.Dataset, keyword: str) -> str | None:

@@ -6,10 +6,9 @@ Knows nothing of anatomy or findings.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-Floats = NDArray[np.float32]
+from cxr_ray.images.anatomy import Floats, enlarge
 
 # Linear attenuation per cm near 70 keV effective: soft tissue, and bone beyond the soft tissue it displaces.
 SOFT_PER_CM = 0.19
@@ -60,15 +59,7 @@ def draw_exposure(rng: np.random.Generator) -> Exposure:
 
 def _coarse_blur(image: Floats, sigma: float) -> Floats:
     """Wide Gaussian blur on every eighth pixel, brought back by linear interpolation."""
-    height, width = image.shape
-    small = gaussian_filter(image[::8, ::8], sigma / 8, mode="nearest")
-    rows = np.minimum(np.arange(height) / 8, small.shape[0] - 1.001)
-    columns = np.minimum(np.arange(width) / 8, small.shape[1] - 1.001)
-    top, left = rows.astype(int), columns.astype(int)
-    down, right = (rows - top).astype(np.float32)[:, None], (columns - left).astype(np.float32)[None, :]
-    across = small[:, left] * (1 - right) + small[:, left + 1] * right
-    blurred: Floats = across[top] * (1 - down) + across[top + 1] * down
-    return blurred
+    return enlarge(gaussian_filter(image[::8, ::8], sigma / 8, mode="nearest"), image.shape, 8)
 
 
 def expose(soft: Floats, bone: Floats, exposure: Exposure, rng: np.random.Generator, *, pitch: float) -> Floats:
@@ -124,5 +115,5 @@ def _stamp(grey: Floats, exposure: Exposure, pitch: float) -> Floats:
     column = min(int(exposure.marker_place[1] * width), width - glyph.shape[1])
     stamped = grey.copy()
     place = (slice(row, row + glyph.shape[0]), slice(column, column + glyph.shape[1]))
-    stamped[place] = np.maximum(stamped[place], 0.95 * glyph)
+    stamped[place] = np.maximum(stamped[place], 0.9 * glyph)
     return stamped

@@ -4,6 +4,7 @@ A lesion is what it adds to the soft tissue and to the bone or metal, the share 
 pixels it changes. Heart size and diaphragm change the anatomy itself. Knows nothing of files or DICOM.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from cxr_ray.images.anatomy import (
     Grid,
     Pose,
     ball,
+    cloud,
     dome_at,
     draw_chest,
     heart_place,
@@ -98,15 +100,6 @@ def _place(scene: Scene, rng: np.random.Generator, *, margin: float) -> tuple[fl
     return float(u[best]), float(v[best])
 
 
-def _cloud(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Floats:
-    """Smooth random field of unit variance with details of `sigma` pixels."""
-    stride = max(1, int(sigma / 2))
-    height, width = -(-shape[0] // stride), -(-shape[1] // stride)
-    coarse = gaussian_filter(rng.standard_normal((height, width), dtype=np.float32), sigma / stride, mode="wrap")
-    field = np.repeat(np.repeat(coarse / coarse.std(), stride, axis=0), stride, axis=1)[: shape[0], : shape[1]]
-    return np.asarray(gaussian_filter(field, 0.6 * stride), dtype=np.float32)
-
-
 def _effusion(scene: Scene, rng: np.random.Generator) -> Lesion:
     """Fluid that fills the lung's base up to a meniscus which climbs at the wall."""
     grid, chest = scene.grid, scene.chest
@@ -131,12 +124,12 @@ def _consolidation(scene: Scene, rng: np.random.Generator) -> Lesion:
         u, v = _place(scene, rng, margin=2.0)
         size, turn = rng.uniform(2.4, 4.6), rng.uniform(0, np.pi)
         du, dv = grid.u - u, grid.v - v
-        along, across = du * np.cos(turn) + dv * np.sin(turn), dv * np.cos(turn) - du * np.sin(turn)
+        along, across = du * math.cos(turn) + dv * math.sin(turn), dv * math.cos(turn) - du * math.sin(turn)
         radius = np.sqrt((along / (1.25 * size)) ** 2 + (across / (0.85 * size)) ** 2)
-        radius = radius + 0.16 * _cloud(radius.shape, 0.9 / grid.pitch, rng)
+        radius = radius + 0.16 * cloud(radius.shape, 0.9 / grid.pitch, rng)
         cover = np.maximum(cover, rng.uniform(0.45, 0.75) * ramp((1.1 - radius) / 0.5))
         cover = cover * (1 - 0.3 * np.minimum(_bronchi(scene, (u, v), size, rng), 1.0))
-    cover = cover * np.clip(1.0 + 0.15 * _cloud(cover.shape, 0.4 / grid.pitch, rng), 0.0, 1.3)
+    cover = cover * np.clip(1.0 + 0.15 * cloud(cover.shape, 0.4 / grid.pitch, rng), 0.0, 1.3)
     soft = AERATION * scene.air * cover
     return Lesion(soft, cover, _above(gaussian_filter(soft, 0.3 / grid.pitch), 0.3))
 
@@ -157,11 +150,12 @@ def _rounded(
     scene: Scene, centre: tuple[float, float], radius: float, wobble: float, rng: np.random.Generator
 ) -> Floats:
     """Thickness of a lobulated ball of `radius` cm."""
-    du, dv = scene.grid.u - centre[0], scene.grid.v - centre[1]
+    du, dv = scene.grid.u - np.float32(centre[0]), scene.grid.v - np.float32(centre[1])
     angle = np.arctan2(dv, du)
-    first, second = rng.uniform(0, 2 * np.pi, 2)
+    first, second = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi)
     outline = 1.0 + wobble * np.sin(2 * angle + first) + 0.7 * wobble * np.sin(5 * angle + second)
-    return 2.0 * radius * ball((du**2 + dv**2) / (radius * outline) ** 2)
+    # The root makes it flatter than a ball: solid lesions have a sharp edge, which is what makes small ones visible.
+    return 2.0 * radius * np.sqrt(ball((du * du + dv * dv) / (radius * outline) ** 2))
 
 
 def _mass(scene: Scene, rng: np.random.Generator) -> Lesion:
@@ -169,16 +163,16 @@ def _mass(scene: Scene, rng: np.random.Generator) -> Lesion:
     radius = rng.uniform(2.0, 3.6)
     centre = _place(scene, rng, margin=0.7 * radius)
     ball_cm = np.minimum(_rounded(scene, centre, radius, 0.07, rng), scene.air)
-    soft = AERATION * rng.uniform(0.85, 1.15) * ball_cm
+    soft = AERATION * rng.uniform(1.2, 1.5) * ball_cm
     return Lesion(soft, ball_cm / np.maximum(scene.air, 1e-3), _above(soft, 0.25))
 
 
 def _nodule(scene: Scene, rng: np.random.Generator) -> Lesion:
-    """One to three balls of 1.3 to 3 cm; the small ones are calcified, as those that are seen on films are."""
+    """One to three balls of 1.5 to 3 cm; the small ones are calcified, as those that are seen on films are."""
     soft = np.zeros_like(scene.air)
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-        radius = rng.uniform(0.65, 1.45)
-        density = rng.uniform(1.0, 1.4) * (1.45 / radius) ** 0.6
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.45, 0.3, 0.25]))):
+        radius = rng.uniform(0.8, 1.5)
+        density = rng.uniform(1.9, 2.4) * (1.5 / radius) ** 0.6
         ball_cm = _rounded(scene, _place(scene, rng, margin=radius), radius, 0.04, rng)
         soft = np.maximum(soft, density * np.minimum(ball_cm, scene.air))
     return Lesion(soft, np.zeros_like(soft), _above(soft, 0.25))
@@ -207,10 +201,10 @@ def _pacemaker(scene: Scene, rng: np.random.Generator) -> Lesion:
     turn, size = rng.uniform(-0.5, 0.5), rng.uniform(1.9, 2.5)
     du, dv = grid.u - centre[0], grid.v - centre[1]
     along, across = (
-        (du * np.cos(turn) + dv * np.sin(turn)) / size,
-        (dv * np.cos(turn) - du * np.sin(turn)) / (0.8 * size),
+        (du * math.cos(turn) + dv * math.sin(turn)) / size,
+        (dv * math.cos(turn) - du * math.sin(turn)) / (0.8 * size),
     )
-    box = 3.2 * np.sqrt(np.maximum(1.0 - along**4 - across**4, 0.0)) * (0.85 + 0.15 * (across > -0.4))
+    box = 6.0 * np.sqrt(np.maximum(1.0 - np.square(along * along) - np.square(across * across), 0.0)) * (0.85 + 0.15 * (across > -0.4))
     heart_u, heart_v, half = heart_place(body, scene.pose)
     stations = np.array(
         [
@@ -235,7 +229,7 @@ def _wire(grid: Grid, stations: NDArray[np.float64]) -> Floats:
     t = np.linspace(0.0, 1.0, count)
     path = np.stack([np.interp(t, knots, stations[:, k]) for k in range(2)], axis=-1)
     path = gaussian_filter1d(path, count / 22, axis=0, mode="nearest")
-    return tubes(grid, path[None], np.full((1, count), 0.16), np.full((1, count), 1.6))
+    return tubes(grid, path[None], np.full((1, count), 0.16), np.full((1, count), 2.5))
 
 
 # Order of drawing: what fills much of the lung comes first, so that small things are placed where lung is left.
@@ -270,7 +264,7 @@ def draw_subject(grid: Grid, body: Body, pose: Pose, present: tuple[str, ...], s
     raised = (0.0, 0.0)
     masks: dict[str, Mask] = {}
     if "Cardiomegaly" in present:
-        body = replace(body, heart_ratio=float(_stream(seed, "Cardiomegaly").uniform(0.55, 0.68)))
+        body = replace(body, heart_ratio=float(_stream(seed, "Cardiomegaly").uniform(0.53, 0.67)))
     if "Hemidiaphragm_Elevation" in present:
         rng = _stream(seed, "Hemidiaphragm_Elevation")
         # The right dome already stands higher, so it must rise further to be abnormal.

@@ -165,16 +165,29 @@ def _open(data: bytes, image_format: RasterFormat) -> Any:
             return PngImagePlugin.PngImageFile(BytesIO(data))
         if image_format == "jpeg":
             return JpegImagePlugin.JpegImageFile(BytesIO(data))
-        return TiffImagePlugin.TiffImageFile(BytesIO(data))
+        try:
+            return TiffImagePlugin.TiffImageFile(BytesIO(data))
+        except SyntaxError as error:
+            if "unknown pixel mode" in str(error):
+                raise NotImplementedError from error
+            raise
 
 
 def _orientation(image: Any) -> int:
-    """EXIF orientation 1..8; 1, upright, for TIFF, which Pillow turns by itself, and for what cannot be read."""
+    """EXIF orientation 1..8; 1, upright, for TIFF, which Pillow turns by itself, and for what makes no sense.
+
+    Read from what precedes the pixels: Pillow's own `getexif` would decode a PNG to look behind them.
+    """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1
-    with codec_border("Reading the EXIF orientation"):
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in range(1, 9) else 1
+    exif = Image.Exif()
+    try:
+        with codec_border("Reading the EXIF orientation"):
+            exif.load(image.info.get("exif", b""))
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
+    except DecodeError:
+        return 1
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def _upright_size(image: Any) -> tuple[int, int]:
@@ -197,6 +210,7 @@ def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
 def _decode_raster(raster: RasterImage, *, percentiles: tuple[float, float]) -> tuple[NDArray[np.float32], str]:
     """Pixels (H, W) 0..1 of a PNG, JPEG or TIFF, and what set black and white."""
     image = _open(raster.data, raster.format)
+    orientation = _orientation(image)
     with codec_border(f"Decoding the {raster.format.upper()} image"):
         num_frames = getattr(image, "n_frames", 1)
         if num_frames == 1:
@@ -204,7 +218,7 @@ def _decode_raster(raster: RasterImage, *, percentiles: tuple[float, float]) -> 
     if num_frames > 1:
         detail = f"The file has {num_frames} frames or pages; export the radiograph as a single image."
         raise DecodeError(Fault.MULTIPLE_FRAMES, detail)
-    samples = np.ascontiguousarray(_upright(samples, _orientation(image)))
+    samples = np.ascontiguousarray(_upright(samples, orientation))
     if samples.ndim == 3:
         return grey.grey_from_rgb(samples, full_scale=255.0), "full_range"
     if samples.dtype == np.uint8:
@@ -235,9 +249,8 @@ def _raster_steps(image: Any, samples: NDArray[Any]) -> grey.GreySteps:
     inverts WhiteIsZero only up to 8 bits.
     """
     white = 1.0 if samples.dtype.kind == "f" else 65535.0
-    with np.errstate(invalid="ignore"):
-        low, high = float(np.nanmin(samples)), float(np.nanmax(samples))
-    fills = low >= 0.0 and white / 2.0 < high <= white
+    finite = samples[np.isfinite(samples)]
+    fills = finite.size > 0 and finite.min() >= 0 and white / 2.0 < finite.max() <= white
     tags = getattr(image, "tag_v2", {})
     return grey.GreySteps(
         bits_stored=8 * samples.dtype.itemsize,

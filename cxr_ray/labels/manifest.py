@@ -192,11 +192,11 @@ def split_by_patient(
     return frame["patient_id"].map(parts)
 
 
-def _draw(union: pd.DataFrame, *, share: float, seed: int) -> pd.Index:
+def _draw(union: pd.DataFrame, *, share: float, seed: int) -> list[str]:
     """A stratified share of the patients (rows of `union`)."""
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     _, chosen = next(splitter.split(np.zeros(len(union)), union.to_numpy(int)))
-    return pd.Index(union.index[chosen])
+    return [str(patient) for patient in union.index[chosen]]
 
 
 def _digest(frame: pd.DataFrame) -> str:

@@ -34,6 +34,8 @@ class MemberSpec:
     std: float
     preprocess_digest: str
     output_stride: int | None = None
+    last_stage: int | None = None
+    pooling: str = "avg"
     drop_rate: float = 0.0
     head_hidden: int | None = None
     weights_sha256: str = ""
@@ -42,6 +44,10 @@ class MemberSpec:
     def to_json(self) -> str:
         """The spec as readable JSON."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+# What a member's configuration and its spec share: enough to build the network.
+_ARCHITECTURE = ("name", "backbone", "output_stride", "last_stage", "pooling", "drop_rate", "head_hidden")
 
 
 class Member(nn.Module):
@@ -88,16 +94,12 @@ def create(
     backbone = _build(config, num_findings=len(findings))
     mean, std = _grey_statistics(backbone)
     spec = MemberSpec(
-        name=config.name,
-        backbone=config.backbone,
         findings=tuple(findings),
         size=config.size or size,
         mean=mean,
         std=std,
         preprocess_digest=preprocess_digest,
-        output_stride=config.output_stride,
-        drop_rate=config.drop_rate,
-        head_hidden=config.head_hidden,
+        **{name: getattr(config, name) for name in _ARCHITECTURE},
     )
     member = Member(backbone, size=spec.size, mean=mean, std=std)
     _check_pooling(member, config)
@@ -106,9 +108,7 @@ def create(
 
 def rebuild(spec: MemberSpec) -> Member:
     """The network of a spec, with random weights, in evaluation mode."""
-    config = MemberConfig.model_validate(
-        {key: getattr(spec, key) for key in ("name", "backbone", "output_stride", "drop_rate", "head_hidden")}
-    )
+    config = MemberConfig.model_validate({name: getattr(spec, name) for name in _ARCHITECTURE})
     backbone = _build(config, num_findings=len(spec.findings))
     return Member(backbone, size=spec.size, mean=spec.mean, std=spec.std).eval()
 
@@ -158,7 +158,9 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
         near = difflib.get_close_matches(config.backbone, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists all names."
         raise ConfigError(f"Member {config.name}: timm knows no backbone {config.backbone!r}; {hint}")
-    stride = {} if config.output_stride is None else {"output_stride": config.output_stride}
+    # Only what departs from timm's own default is handed on: not every backbone takes these arguments.
+    options: dict[str, Any] = {} if config.output_stride is None else {"output_stride": config.output_stride}
+    options |= {} if config.pooling == "avg" else {"global_pool": config.pooling}
     try:
         backbone: nn.Module = timm.create_model(
             config.backbone,
@@ -166,12 +168,12 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
             in_chans=1,
             num_classes=num_findings,
             drop_rate=config.drop_rate,
-            **stride,
+            **options,
         )
     except (TypeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"Member {config.name}: {config.backbone} cannot be built with one channel and output_stride"
-            f" {config.output_stride}; leave output_stride out or choose another backbone."
+            f"Member {config.name}: {config.backbone} cannot be built with one channel and"
+            f" {options or 'these settings'}; leave them out or choose another backbone."
         ) from error
     except (OSError, RuntimeError) as error:
         raise ConfigError(
@@ -179,19 +181,35 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
             " set pretrained: false, or fetch them once where there is a network and copy the Hugging Face cache"
             " (HF_HOME) here."
         ) from error
-    if config.head_hidden is not None:
-        _widen_head(backbone, hidden=config.head_hidden, drop_rate=config.drop_rate, num_findings=num_findings)
+    if config.last_stage is not None:
+        _cut(backbone, config, num_findings=num_findings)
+    if config.head_hidden:
+        _widen_head(backbone, config, num_findings=num_findings)
     return backbone
 
 
-def _widen_head(backbone: nn.Module, *, hidden: int, drop_rate: float, num_findings: int) -> None:
-    """Put a hidden ReLU layer before the outputs, as in Liz et al. 2023 (512 wide, dropout 0.2)."""
-    name = str(backbone.pretrained_cfg["classifier"])  # type: ignore[index]
+def _cut(backbone: Any, config: MemberConfig, *, num_findings: int) -> None:
+    """Drop all feature levels behind `last_stage` and put the outputs there."""
+    try:
+        backbone.prune_intermediate_layers([config.last_stage], prune_norm=True, prune_head=True)
+        backbone.reset_classifier(num_findings, config.pooling)
+    except (AttributeError, AssertionError, IndexError, RuntimeError) as error:
+        raise ConfigError(
+            f"Member {config.name}: {config.backbone} cannot be cut behind its feature level {config.last_stage};"
+            " leave last_stage out or choose another backbone."
+        ) from error
+
+
+def _widen_head(backbone: Any, config: MemberConfig, *, num_findings: int) -> None:
+    """Put a hidden ReLU layer with dropout before the outputs.
+
+    Source: Liz et al. 2023, 512 hidden units and dropout 0.2.
+    """
+    hidden, name = config.head_hidden or 0, str(backbone.pretrained_cfg["classifier"])
     parent, _, last = name.rpartition(".")
-    classifier = backbone.get_submodule(name)
-    width = int(classifier.in_features)  # type: ignore[arg-type]
-    head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(drop_rate), nn.Linear(hidden, num_findings))
-    setattr(backbone.get_submodule(parent), last, head)
+    width = int(backbone.get_submodule(name).in_features)
+    layers = (nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.drop_rate), nn.Linear(hidden, num_findings))
+    setattr(backbone.get_submodule(parent), last, nn.Sequential(*layers))
 
 
 def _grey_statistics(backbone: nn.Module) -> tuple[float, float]:

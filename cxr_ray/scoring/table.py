@@ -231,7 +231,7 @@ def read_scores(
     table = rows_of(output, wanted=needed, contract=contract)
     table = table.append_column("_row", pa.array(range(table.num_rows), pa.int64()))
     order = table.select(["uri", "scored_at", "_row"]).sort_by([("uri", "ascending"), ("scored_at", "ascending")])
-    newest = order.group_by("uri", use_threads=False).aggregate([("_row", "last")])
+    newest = order.group_by("uri", use_threads=False).aggregate([("_row", "last")]).sort_by("uri")
     return table.take(newest["_row_last"]).select(names), contract
 
 

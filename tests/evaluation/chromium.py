@@ -104,19 +104,26 @@ class Chromium:
 
     def open(self, url: str) -> None:
         """Load a page anew and wait until it is complete."""
-        self.call("Page.navigate", url="about:blank")
-        self.requests.clear()
-        self.errors.clear()
-        self._loaded = False
-        self.call("Page.navigate", url=url)
-        while not self._loaded or self.js("location.href") == "about:blank":
-            self._read()
+        for address in ("about:blank", url):
+            self.requests.clear()
+            self.errors.clear()
+            self._loaded = False
+            self.call("Page.navigate", url=address)
+            while not self._loaded:
+                self._read()
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page; a promise is awaited."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Look once per frame until an expression holds, for what a page does in a later task; at most 10 s."""
+        assert self.js(
+            f"new Promise((done, _, end = performance.now() + 1e4) => (function look() {{ const held = !!({condition});"
+            " held || performance.now() > end ? done(held) : requestAnimationFrame(look); })())"
+        ), condition
 
     def click(self, selector: str) -> None:
         """A real click at the middle of the first element that matches, scrolled into view."""

@@ -13,7 +13,7 @@ from PIL import Image
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.scoring.table import Contract, encode, schema
 
-FINDINGS = ("Mass", "Pleural effusion", "Nodule / other (small)")
+FINDINGS = ("Mass", "Pleural_effusion", "Nodule / other (small)")
 HEIGHT, WIDTH, GRID, SIZE = 90, 60, 6, 48
 PLACEMENT = {"row_scale": 1.875, "row_offset": 0.0, "column_scale": 1.875, "column_offset": -15.0}
 CONTRACT = Contract(

@@ -60,10 +60,10 @@ def test_panels_one_for_each_positive_image(scored: Scored) -> None:
     shown = gallery(scored)
     assert list(shown) == ["gone.png", "b.png", STRANGE, "a.png", "c.png"]
     readings = shown["b.png"].readings
-    assert [(r.finding, r.votes) for r in readings] == [("Pleural effusion", 3), ("Mass", 2)]
+    assert [(r.finding, r.votes) for r in readings] == [("Pleural_effusion", 3), ("Mass", 2)]
     assert (readings[0].probability, readings[0].spread) == (pytest.approx(0.8), pytest.approx(0.05))
     assert (readings[0].peak, readings[0].map_agreement) == ((67.5, 22.5), 0.5)
-    assert shown["b.png"].readings[shown["b.png"].shown].finding == "Pleural effusion"
+    assert shown["b.png"].readings[shown["b.png"].shown].finding == "Pleural_effusion"
     assert shown[STRANGE].readings[shown[STRANGE].shown].finding == "Nodule / other (small)"
 
 
@@ -111,7 +111,7 @@ def test_panels_without_heat_maps_list_the_positives_all_the_same(scored: Scored
     row = scored_row(scored.uri("b.png"), "1", FILMS["b.png"], findings=[])
     write_scores(tmp_path, "a.parquet", [row])
     panel = gallery(Scored(str(tmp_path), scored.films))["b.png"]
-    assert [reading.finding for reading in panel.readings] == ["Pleural effusion", "Mass"]
+    assert [reading.finding for reading in panel.readings] == ["Pleural_effusion", "Mass"]
     assert panel.readings[0].heat is None
 
 
@@ -123,7 +123,7 @@ def test_panels_negatives_with_a_map_are_marked_as_such(scored: Scored, tmp_path
     assert [(reading.finding, reading.present) for reading in panel.readings] == [
         ("Mass", True),
         ("Nodule / other (small)", False),
-        ("Pleural effusion", False),
+        ("Pleural_effusion", False),
     ]
     assert len(FINDINGS) <= MAX_READINGS
     assert panel.num_more == 0
@@ -131,7 +131,7 @@ def test_panels_negatives_with_a_map_are_marked_as_such(scored: Scored, tmp_path
 
 def test_panels_truth_is_told_and_what_was_missed(scored: Scored) -> None:
     truth = pd.DataFrame(
-        {"Mass": [1.0, 0.0, NAN], "Pleural effusion": [0.0, 1.0, NAN], "Nodule / other (small)": [1.0, NAN, 1.0]},
+        {"Mass": [1.0, 0.0, NAN], "Pleural_effusion": [0.0, 1.0, NAN], "Nodule / other (small)": [1.0, NAN, 1.0]},
         index=[scored.uri(name) for name in ("a.png", "b.png", STRANGE)],
     )
     shown = gallery(scored, truth=truth)

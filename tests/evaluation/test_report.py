@@ -233,7 +233,7 @@ def test_report_policy_stops_what_was_not_written_by_us(browser: Chromium, writt
 @pytest.mark.parametrize(
     ("fragment", "names"),
     [
-        ("finding=Pleural+effusion", ["b.png", "c.png"]),
+        ("finding=Pleural_effusion", ["b.png", "c.png"]),
         ("finding=Nodule%20/%20other%20(small)", [STRANGE]),
         ("votes=3", ["gone.png", "b.png", "a.png"]),
         ("finding=Mass&votes=2", ["b.png", STRANGE]),
@@ -241,7 +241,7 @@ def test_report_policy_stops_what_was_not_written_by_us(browser: Chromium, writt
         ("finding=Mass&sort=probability", ["gone.png", "a.png", "b.png", STRANGE]),
         ("sort=spread", ["c.png", STRANGE, "b.png", "gone.png", "a.png"]),
         ("finding=Nothing&votes=x&sort=y&opacity=7", CHOSEN),
-        ("finding=Pleural+effusion&votes=2", []),
+        ("finding=Pleural_effusion&votes=2", []),
     ],
 )
 def test_report_address_filters_and_orders(
@@ -300,10 +300,20 @@ def test_report_enlarged_view_steps_and_gives_the_panel_back(browser: Chromium, 
     browser.click("#viewer [data-step='-1']")
     assert browser.js(inside) == "a.png"
     browser.press("Escape", 27)
+    browser.until("!document.querySelector('#viewer .panel')")
     assert browser.js(inside) is None
     assert browser.js(VISIBLE) == ["gone.png", "a.png", "b.png", STRANGE]
     assert browser.js("document.activeElement.getAttribute('aria-label')") == "Enlarge a.png"
     assert browser.errors == []
+
+
+def test_report_address_typed_in_the_enlarged_view_leaves_it(browser: Chromium, written: Written) -> None:
+    browser.open(written.url)
+    browser.click("#panels > .panel[data-index='3'] .enlarge")
+    browser.js("location.hash = 'finding=Pleural_effusion'")
+    browser.until("!document.querySelector('#viewer').open")
+    assert browser.js(VISIBLE) == ["b.png", "c.png"]
+    assert browser.js("document.querySelectorAll('#panels > .panel').length") == len(CHOSEN)
 
 
 def test_report_reset_shows_everything_again(browser: Chromium, written: Written) -> None:
@@ -316,7 +326,9 @@ def test_report_reset_shows_everything_again(browser: Chromium, written: Written
 def test_report_card_leads_to_its_images(browser: Chromium, written: Written) -> None:
     browser.open(written.url)
     browser.click(".card:nth-child(2) .to-gallery a")
-    assert browser.js(f"new Promise(done => setTimeout(() => done({VISIBLE})))") == ["b.png", "c.png"]
+    browser.until(f"{VISIBLE}.length < {len(CHOSEN)}")
+    assert browser.js(VISIBLE) == ["b.png", "c.png"]
+    assert browser.js("document.querySelector('#gallery').getBoundingClientRect().top / innerHeight") < 0.5
 
 
 def test_report_strange_names_run_nothing(browser: Chromium, written: Written) -> None:

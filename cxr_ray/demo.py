@@ -1,0 +1,160 @@
+"""The demo: a phantom archive, a small ensemble trained on it, its held-out part scored, evaluated and reported.
+
+The same commands a user has, one after the other, on data that the project makes itself. Run again with the same
+folder, it does only what is left.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_ray.config import (
+    DecodeConfig,
+    ManifestConfig,
+    MemberConfig,
+    OptimizeConfig,
+    PreprocessConfig,
+    ScoreConfig,
+    TrainConfig,
+)
+from cxr_ray.evaluation.cohort import Evaluation, evaluate_scores
+from cxr_ray.evaluation.localisation import pointing_game
+from cxr_ray.evaluation.metrics import macro
+from cxr_ray.evaluation.report import write_report
+from cxr_ray.images.phantom import FINDINGS, read_masks, write_archive
+from cxr_ray.scoring.run import RunResult, score
+from cxr_ray.scoring.table import read_scores
+from cxr_ray.training.trainer import TrainResult, train
+
+Log = Callable[[str], None]
+
+# An enlarged heart and a raised diaphragm are changes of a shape; the others are lesions with a place of their own.
+LOCALISED = tuple(finding for finding in FINDINGS if finding not in ("Cardiomegaly", "Hemidiaphragm_Elevation"))
+_POINTING = {"localised lesions": LOCALISED, "all findings": FINDINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo made and how good it is on the held-out phantom images, measured in this run."""
+
+    training: TrainResult
+    run: RunResult
+    evaluation: Evaluation
+    localisation: pd.DataFrame
+    report: Path
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "training": self.training.to_dict(),
+            "run": self.run.to_dict(),
+            "evaluation": self.evaluation.to_dict(),
+            "macro_auroc": macro(self.evaluation.metrics)["auroc"],
+            "pointing_game": {name: self.pointing(findings) for name, findings in _POINTING.items()},
+            "report": str(self.report),
+            "seconds": self.seconds,
+        }
+
+    def lines(self) -> list[str]:
+        """The result for a person."""
+        pointing = [
+            f"Pointing game, {name}: {found['rate']:.1%} of {found['true_positives']:.0f} true positives"
+            for name, found in ((name, self.pointing(findings)) for name, findings in _POINTING.items())
+        ]
+        return [
+            *self.evaluation.lines(),
+            *pointing,
+            f"Held-out macro AUROC: {macro(self.evaluation.metrics)['auroc']:.3f}.",
+            "",
+            f"Ensemble: {self.training.bundle}",
+            f"Scores:   {self.run.output}/scores ({self.run.scored + self.run.already_done:,} images)",
+            f"Report:   {self.report}",
+            f"Done in {self.seconds:.0f} s. Research software, not a medical device.",
+        ]
+
+    def pointing(self, findings: tuple[str, ...]) -> dict[str, float]:
+        """True positives, hits and rate of the pointing game over some findings; the rate is NaN without any."""
+        rows = self.localisation.loc[list(findings)]
+        positives, hits = float(rows["num_true_positives"].sum()), float(rows["num_hits"].sum())
+        return {"true_positives": positives, "hits": hits, "rate": hits / positives if positives else float("nan")}
+
+
+def demo_config(manifest: Path, *, epochs: int) -> TrainConfig:
+    """The demo's training run: three small backbones at 128 px with maps of 16 x 16 cells, minutes on two cores.
+
+    Everything is trained from nothing, since weights may not be reachable.
+    """
+    return TrainConfig(
+        manifest=ManifestConfig(path=str(manifest), part_column="part", findings=FINDINGS),
+        members=DEMO_MEMBERS,
+        decode=DecodeConfig(preprocess=PreprocessConfig(size=128, fit="stretch")),
+        optimize=OptimizeConfig(epochs=epochs, batch_size=16, learning_rate=0.004, weighting="inverse"),
+        seed=1,
+    )
+
+
+DEMO_MEMBERS = (
+    MemberConfig(name="resnet", backbone="test_resnet", output_stride=8, pooling="max"),
+    MemberConfig(name="byobnet", backbone="test_byobnet", output_stride=8, pooling="max"),
+    MemberConfig(name="efficientnet", backbone="test_efficientnet", output_stride=8, pooling="max"),
+)
+DEMO_EPOCHS = 12
+
+
+def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> DemoResult:
+    """Make, train, score, evaluate and report below `output`. Needs an initialised Ray."""
+    started = time.monotonic()
+    manifest = output / "archive" / "labels.csv"
+    if not manifest.exists():
+        log(f"Drawing {num_images:,} phantom radiographs with {len(FINDINGS)} findings.")
+        write_archive(manifest.parent, num_images=num_images, side=320)
+    training = train(demo_config(manifest, epochs=epochs or DEMO_EPOCHS), str(output / "training"), log=log)
+    worklist = output / "held_out.csv"
+    table = pd.read_csv(manifest)
+    held_out = table[table["part"] == "test"]
+    held_out.assign(uri=[str(manifest.parent / uri) for uri in held_out["uri"]]).to_csv(worklist, index=False)
+    run = score(
+        [str(worklist)],
+        bundle=training.bundle,
+        output=str(output / "scores"),
+        config=ScoreConfig(),
+        rescore=True,
+        log=log,
+    )
+    evaluation = evaluate_scores(run.output, str(worklist), ensemble_digest=run.ensemble_digest)
+    scores, contract = read_scores(run.output, wanted=["uri", "findings"], ensemble_digest=run.ensemble_digest)
+    localisation = pointing_game(
+        scores, evaluation.truth, _Masks(manifest), findings=contract.findings, thresholds=contract.thresholds
+    )
+    report = output / "report.html"
+    write_report(
+        run.output,
+        report,
+        ensemble_digest=run.ensemble_digest,
+        truth=evaluation.truth,
+        metrics=evaluation.metrics,
+        localisation=localisation,
+        title="cxr-ray demo: phantom radiographs",
+    )
+    return DemoResult(training, run, evaluation, localisation, report, time.monotonic() - started)
+
+
+class _Masks:
+    """Lesion masks of the phantom archive by uri."""
+
+    def __init__(self, manifest: Path) -> None:
+        table = pd.read_csv(manifest)
+        names = zip(table["uri"], table["masks"], strict=True)
+        self._paths = {str(manifest.parent / uri): manifest.parent / mask for uri, mask in names}
+
+    def __call__(self, uri: str) -> npt.NDArray[np.bool_] | None:
+        """Masks (F, H, W) of one image, None for an unknown one."""
+        path = self._paths.get(uri)
+        return None if path is None else read_masks(path)
