@@ -99,6 +99,9 @@ class MemberConfig(Section):
     head_hidden: int | None = Field(
         None, ge=1, description="Width of a hidden ReLU layer before the outputs (the paper: 512); None: linear head."
     )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of timm.create_model, e.g. {channels: [32, 64, 96, 128]}."
+    )
     seed: int | None = Field(None, ge=0, description="Seed of this member; None derives one from the run's seed.")
 
 

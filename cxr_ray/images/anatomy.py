@@ -1,8 +1,7 @@
 """Normal chest anatomy as thickness maps in centimetres, for synthetic frontal radiographs.
 
 A radiograph is close to the logarithm of a line integral, so organs are drawn as smooth thickness maps that add up:
-ribs show through the heart and the heart through ribs without further rules. Body coordinates are in cm on a film 35 cm
-high: u to the image's right (the patient's left) from the midline, v downwards from the film's upper edge. Knows
+ribs show through the heart and the heart through ribs without further rules. Coordinates as in canvas.py. Knows
 nothing of findings, files or DICOM.
 """
 
@@ -10,16 +9,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
-Floats = NDArray[np.float32]
+from cxr_ray.images.canvas import Floats, Grid, ball, cloud, course, make_grid, ramp, tubes
 
-FILM_CM = 35.0
 # Share of soft tissue that aerated lung lacks: lung at inspiration has a density of about 0.27 g/cm3.
 AERATION = 0.73
-# Pixels between the samples of a tube; beyond 1 the bilinear splatting leaves a visible ripple.
-_SPACING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +50,6 @@ class Pose:
     scale: float
     yaw: float
     expiration: float
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Body coordinates of every pixel, and tables along u and v to look functions of one coordinate up in."""
-
-    u: Floats
-    v: Floats
-    axis: Floats
-    index_u: NDArray[np.int32]
-    index_v: NDArray[np.int32]
-    pitch: float
-    to_pixel: NDArray[np.float64]
-
-    def along_u(self, profile: NDArray[np.floating]) -> Floats:
-        """Spread a function of u, given on `axis`, over the film."""
-        return profile.astype(np.float32).take(self.index_u)
-
-    def along_v(self, profile: NDArray[np.floating]) -> Floats:
-        """Spread a function of v, given on `axis`, over the film."""
-        return profile.astype(np.float32).take(self.index_v)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,101 +107,16 @@ def draw_pose(rng: np.random.Generator) -> Pose:
     )
 
 
-def ramp(x: Floats) -> Floats:
-    """Smooth step: 0 below 0, 1 above 1."""
-    t = np.clip(x, 0.0, 1.0)
-    return np.asarray(t * t * (3.0 - 2.0 * t))
-
-
-def ball(squared_radius: Floats) -> Floats:
-    """Relative thickness of an ellipsoid, sqrt(1 - r^2), 0 outside."""
-    return np.sqrt(np.maximum(1.0 - squared_radius, 0.0))
-
-
-def make_grid(height: int, width: int, pose: Pose) -> Grid:
-    """Pixels of a film of `height` x `width` in body coordinates of `pose`."""
-    pitch = FILM_CM / height
-    cosine, sine = math.cos(pose.rotation), math.sin(pose.rotation)
-    x = ((np.arange(width) - (width - 1) / 2) * pitch - pose.shift_u) / pose.scale
-    y = ((np.arange(height) - (height - 1) / 2) * pitch - pose.shift_v) / pose.scale
-    u = (cosine * x)[None, :] + (sine * y)[:, None]
-    v = (cosine * y)[:, None] - (sine * x)[None, :] + FILM_CM / 2
-    # Tables are four times finer than the pixels and reach beyond any tilted corner.
-    step, low, high = pitch / 4, -30.0, 65.0
-    axis = np.arange(low, high, step, dtype=np.float32)
-    index_u, index_v = (((w - low) / step + 0.5).astype(np.int32) for w in (u, v))
-    scale = pose.scale / pitch
-    to_pixel = np.array(
-        [
-            [cosine * scale, -sine * scale, (width - 1) / 2 + pose.shift_u / pitch + sine * scale * FILM_CM / 2],
-            [sine * scale, cosine * scale, (height - 1) / 2 + pose.shift_v / pitch - cosine * scale * FILM_CM / 2],
-        ]
-    )
-    return Grid(u.astype(np.float32), v.astype(np.float32), axis, index_u, index_v, pitch / pose.scale, to_pixel)
-
-
-def _samples(grid: Grid, length: float) -> NDArray[np.float64]:
-    """Course 0..1 along a tube of `length` cm, sampled as `tubes` needs."""
-    return np.linspace(0.0, 1.0, math.ceil(length / (_SPACING * grid.pitch)) + 2)
-
-
-def tubes(
-    grid: Grid,
-    paths: NDArray[np.float64],
-    radius: NDArray[np.float64],
-    mass: NDArray[np.float64],
-    *,
-    hollow: float = 0.0,
-) -> Floats:
-    """Projected thickness of bent cylinders.
-
-    Args:
-        grid: The film.
-        paths: Centre lines (P, N, 2) as u, v in cm; samples must lie about `_SPACING` pixels apart.
-        radius: Half-widths (P, N) in cm.
-        mass: Mean thickness (P, N) in cm seen across the tube.
-        hollow: 0 for a solid cylinder; up to 1 for a pipe, whose walls stand out at both edges.
-
-    Returns:
-        Thickness (H, W) in cm.
-    """
-    # Single precision is 0.001 pixels here and twice as fast.
-    tangent = np.gradient(paths, axis=1).astype(np.float32)
-    length = np.hypot(tangent[..., 0], tangent[..., 1]) + np.float32(1e-9)
-    count = max(2, math.ceil(2 * float(radius.max()) / (_SPACING * grid.pitch)))
-    across = (np.arange(count, dtype=np.float32) + 0.5) / count * 2 - 1
-    shape = np.sqrt(1 - across**2) - hollow * np.sqrt(np.maximum(0.55 - across**2, 0.0))
-    shape /= shape.mean()
-    offset = (radius / length)[..., None].astype(np.float32) * across
-    u = paths[..., 0, None].astype(np.float32) - tangent[..., 1, None] * offset
-    v = paths[..., 1, None].astype(np.float32) + tangent[..., 0, None] * offset
-    weight = (2 * mass * length * radius / count)[..., None].astype(np.float32) * shape
-    return _splat(grid, u.ravel(), v.ravel(), weight.ravel())
-
-
-def _splat(grid: Grid, u: Floats, v: Floats, weight: Floats) -> Floats:
-    """Spread `weight` (cm3) at points (u, v) over the four nearest pixels; gives thickness in cm."""
-    height, width = grid.u.shape
-    to_x, to_y = grid.to_pixel.astype(np.float32)
-    x, y = to_x[0] * u + to_x[1] * v + to_x[2], to_y[0] * u + to_y[1] * v + to_y[2]
-    inside = (x >= 0) & (x < width - 1) & (y >= 0) & (y < height - 1)
-    x, y, weight = x[inside], y[inside], weight[inside] / np.float32(grid.pitch**2)
-    column, row = x.astype(np.int32), y.astype(np.int32)
-    right, down = x - column, y - row
-    first = row * width + column
-    index = np.concatenate([first, first + 1, first + width, first + width + 1])
-    lower = weight * down
-    upper = weight - lower
-    upper_right, lower_right = upper * right, lower * right
-    weights = np.concatenate([upper - upper_right, upper_right, lower - lower_right, lower_right])
-    return np.bincount(index, weights, height * width).reshape(height, width).astype(np.float32)
+def place_grid(height: int, width: int, pose: Pose) -> Grid:
+    """The film of `height` x `width` pixels seen from a body in `pose`."""
+    return make_grid(height, width, rotation=pose.rotation, shift=(pose.shift_u, pose.shift_v), scale=pose.scale)
 
 
 def wall_at(body: Body, v: Floats, bottom: float) -> Floats:
     """Inner half-width of the rib cage at height v: a quarter of a superellipse from the apex down to `bottom`."""
     t = np.clip((v - body.apex) / (bottom - body.apex), 0.0, 1.0)
     narrow = 1.0 - 0.04 * np.clip(v - bottom, 0.0, 6.0) / 6.0
-    return (body.half_width * narrow * (1.0 - (1.0 - t) ** 2.3) ** (1 / 2.1)).astype(np.float32)
+    return np.asarray(body.half_width * narrow * (1.0 - (1.0 - t) ** 2.3) ** (1 / 2.1), dtype=np.float32)
 
 
 def dome_at(body: Body, u: Floats, domes: tuple[float, float]) -> Floats:
@@ -309,13 +197,13 @@ def _mediastinum(grid: Grid, body: Body, pose: Pose) -> Floats:
     right_hilum = ((grid.u + 3.9) / 1.2) ** 2 + ((grid.v - knob_v - 4.2) / 2.0) ** 2
     left_hilum = ((grid.u - 4.1) / 1.2) ** 2 + ((grid.v - knob_v - 3.4) / 1.8) ** 2
     hila = 3.2 * (np.exp(-right_hilum) + np.exp(-left_hilum))
-    return np.maximum(np.maximum(column, knob), aorta) + hila
+    return np.asarray(np.maximum(np.maximum(column, knob), aorta) + hila)
 
 
 def _airways(grid: Grid, body: Body, pose: Pose) -> Floats:
     """Thickness of air in the trachea and the main bronchi."""
     carina = body.apex + 8.2
-    t = _samples(grid, 20.0)
+    t = course(grid, 20.0)
     bend = 3.0 * pose.yaw
     trachea = np.stack([-0.25 * t + bend, -2.0 + (carina + 2.0) * t], axis=-1)
     right = np.stack([-0.25 + bend - 3.0 * t, carina + 3.0 * t], axis=-1)
@@ -358,15 +246,15 @@ def _ribs(grid: Grid, body: Body, pose: Pose) -> Floats:
     reach = wall_at(body, (start + 0.45 * drop).astype(np.float32), bottom) + 0.35
     reach[0] = max(reach[0] * 0.8, 5.6)
     end = np.radians(np.array([150, 152, 150, 148, 146, 143, 138, 130, 120, 105]))
-    t = _samples(grid, 26.0)
+    t = course(grid, 26.0)
     phi = 0.12 + (end[:, None] - 0.12) * t
     u = reach[:, None] * np.sin(phi)
     v = start[:, None] + drop[:, None] * ((1 - np.cos(phi)) / 2) ** 1.15 - 0.55 * np.sin(np.minimum(2 * phi, np.pi))
     w = 0.38 * body.depth * np.cos(phi)
-    course = np.sqrt(np.gradient(u, axis=1) ** 2 + np.gradient(v, axis=1) ** 2 + np.gradient(w, axis=1) ** 2)
+    covered = np.sqrt(np.gradient(u, axis=1) ** 2 + np.gradient(v, axis=1) ** 2 + np.gradient(w, axis=1) ** 2)
     seen = np.hypot(np.gradient(u, axis=1), np.gradient(v, axis=1))
     fade = np.clip((1.0 - t) / 0.12, 0.0, 1.0)
-    mass = 0.36 * np.minimum(course / seen, 1.6) * fade * (1.0 - 0.3 * np.clip((phi - 1.6) / 0.6, 0.0, 1.0))
+    mass = 0.36 * np.minimum(covered / seen, 1.6) * fade * (1.0 - 0.3 * np.clip((phi - 1.6) / 0.6, 0.0, 1.0))
     radius = np.broadcast_to(0.52 + 0.1 * np.sin(phi), u.shape)
     paths = np.stack([np.concatenate([-u * (1 + pose.yaw), u * (1 - pose.yaw)]), np.concatenate([v, v])], axis=-1)
     return tubes(grid, paths, np.concatenate([radius, radius]), np.concatenate([mass, mass]), hollow=0.55)
@@ -374,7 +262,7 @@ def _ribs(grid: Grid, body: Body, pose: Pose) -> Floats:
 
 def _girdle(grid: Grid, body: Body, pose: Pose) -> Floats:
     """Thickness of clavicles, shoulder blades and upper arm bones."""
-    t = _samples(grid, 18.0)
+    t = course(grid, 18.0)
     inner = 0.5 if pose.view_position == "AP" else 2.0
     lift = body.clavicle + (0.8 if pose.view_position == "AP" else 0.0)
     v0, side = body.apex + 3.6 - 0.5 * lift, body.half_width + 2.4
@@ -403,36 +291,17 @@ def _vessels(grid: Grid, body: Body, rng: np.random.Generator) -> Floats:
     radius = rng.uniform(0.24, 0.42, 2 * roots) * (1 + 0.2 * np.sin(angle))
     total = np.zeros_like(grid.u)
     for length in (3.4, 3.2, 2.8, 2.4):
-        t = _samples(grid, length)
-        course = angle[:, None] + rng.normal(0, 0.35, (len(angle), 1)) * t
+        t = course(grid, length)
+        heading = angle[:, None] + rng.normal(0, 0.35, (len(angle), 1)) * t
         reach = length * rng.uniform(0.75, 1.25, (len(angle), 1)) / len(t)
-        step = np.stack([side[:, None] * np.cos(course), np.sin(course)], axis=-1) * reach[..., None]
+        step = np.stack([side[:, None] * np.cos(heading), np.sin(heading)], axis=-1) * reach[..., None]
         path = place[:, None, :] + np.cumsum(step, axis=1)
         width = radius[:, None] * (1 - 0.25 * t)
         total += tubes(grid, path, width, 2.8 * width)
         side, place, radius = np.repeat(side, 2), np.repeat(path[:, -1], 2, axis=0), np.repeat(radius * 0.66, 2)
         fork = np.tile([-1.0, 1.0], len(angle)) * rng.uniform(0.2, 0.5, 2 * len(angle))
-        angle = np.repeat(course[:, -1], 2) + fork
+        angle = np.repeat(heading[:, -1], 2) + fork
     return total
-
-
-def cloud(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Floats:
-    """Smooth random field of unit variance with details of `sigma` pixels."""
-    stride = max(1, int(sigma / 1.3))
-    height, width = -(-shape[0] // stride), -(-shape[1] // stride)
-    coarse = gaussian_filter(rng.standard_normal((height, width), dtype=np.float32), sigma / stride, mode="wrap")
-    return enlarge(coarse / coarse.std(), shape, stride)
-
-
-def enlarge(coarse: Floats, shape: tuple[int, int], stride: int) -> Floats:
-    """Linear interpolation of a field known at every `stride`-th pixel."""
-    if stride == 1:
-        return coarse
-    rows, columns = (np.minimum(np.arange(n) / stride, m - 1.001) for n, m in zip(shape, coarse.shape, strict=True))
-    top, left = rows.astype(np.int32), columns.astype(np.int32)
-    down, right = (rows - top).astype(np.float32)[:, None], (columns - left).astype(np.float32)[None, :]
-    across = coarse[:, left] * (1 - right) + coarse[:, left + 1] * right
-    return np.asarray(across[top] * (1 - down) + across[top + 1] * down, dtype=np.float32)
 
 
 def _abdomen_and_breasts(grid: Grid, body: Body, below: Floats, domes: tuple[float, float]) -> Floats:

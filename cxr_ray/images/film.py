@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from cxr_ray.images.anatomy import Floats, enlarge
+from cxr_ray.images.canvas import Floats, enlarge
 
 # Linear attenuation per cm near 70 keV effective: soft tissue, and bone beyond the soft tissue it displaces.
 SOFT_PER_CM = 0.19
@@ -93,14 +93,19 @@ def _develop(optical: Floats, exposure: Exposure, pitch: float) -> Floats:
     optical = optical - exposure.flatten * (_coarse_blur(optical, 4.0 / pitch) - 3.0)
     x = (optical - 3.0 - exposure.centre) / exposure.width
     grey = (0.5 + 0.5 * np.tanh(1.9 * x)) ** exposure.gamma
-    height, width = grey.shape
+    framed = np.full_like(grey, exposure.shutter)
+    inside = open_field(grey.shape, exposure)
+    framed[inside] = grey[inside]
+    return _stamp(framed, exposure, pitch)
+
+
+def open_field(shape: tuple[int, ...], exposure: Exposure) -> tuple[slice, slice]:
+    """The part of a film of `shape` that the shutter leaves free."""
+    height, width = shape
     top, bottom, left, right = (
         round(m * n) for m, n in zip(exposure.margins, (height, height, width, width), strict=True)
     )
-    framed = np.full_like(grey, exposure.shutter)
-    inside = (slice(top, height - bottom), slice(left, width - right))
-    framed[inside] = grey[inside]
-    return _stamp(framed, exposure, pitch)
+    return slice(top, height - bottom), slice(left, width - right)
 
 
 def _stamp(grey: Floats, exposure: Exposure, pitch: float) -> Floats:

@@ -12,21 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from cxr_ray.images.anatomy import (
-    AERATION,
-    Body,
-    Chest,
-    Floats,
-    Grid,
-    Pose,
-    ball,
-    cloud,
-    dome_at,
-    draw_chest,
-    heart_place,
-    ramp,
-    tubes,
-)
+from cxr_ray.images.anatomy import AERATION, Body, Chest, Pose, dome_at, draw_chest, heart_place
+from cxr_ray.images.canvas import Floats, Grid, ball, cloud, ramp, tubes
 
 Mask = NDArray[np.bool_]
 
@@ -40,6 +27,10 @@ FINDINGS = (
     "Hemidiaphragm_Elevation",
     "Pacemaker",
 )
+
+
+# Small lesions keep this share of the film away from its edges: collimation hides up to 0.06.
+_EDGE = 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +83,7 @@ def _place(scene: Scene, rng: np.random.Generator, *, margin: float) -> tuple[fl
     depth = np.full(count, np.inf)
     for du, dv in ((0.0, 0.0), (margin, 0.0), (-margin, 0.0), (0.0, margin), (0.0, -margin)):
         x, y = scene.grid.to_pixel[:, :2] @ np.stack([u + du, v + dv]) + scene.grid.to_pixel[:, 2:]
-        inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
+        inside = (np.abs(x / width - 0.5) < 0.5 - _EDGE) & (np.abs(y / height - 0.5) < 0.5 - _EDGE)
         column, row = np.clip(x, 0, width - 1).astype(int), np.clip(y, 0, height - 1).astype(int)
         depth = np.minimum(depth, np.where(inside, scene.air[row, column], 0.0))
     good = depth > 0.45 * scene.air.max()
@@ -160,10 +151,10 @@ def _rounded(
 
 def _mass(scene: Scene, rng: np.random.Generator) -> Lesion:
     """A lobulated ball of 4 to 8 cm."""
-    radius = rng.uniform(2.0, 3.6)
+    radius = rng.uniform(2.1, 3.8)
     centre = _place(scene, rng, margin=0.7 * radius)
     ball_cm = np.minimum(_rounded(scene, centre, radius, 0.07, rng), scene.air)
-    soft = AERATION * rng.uniform(1.2, 1.5) * ball_cm
+    soft = AERATION * rng.uniform(1.35, 1.7) * ball_cm
     return Lesion(soft, ball_cm / np.maximum(scene.air, 1e-3), _above(soft, 0.25))
 
 
@@ -204,7 +195,11 @@ def _pacemaker(scene: Scene, rng: np.random.Generator) -> Lesion:
         (du * math.cos(turn) + dv * math.sin(turn)) / size,
         (dv * math.cos(turn) - du * math.sin(turn)) / (0.8 * size),
     )
-    box = 6.0 * np.sqrt(np.maximum(1.0 - np.square(along * along) - np.square(across * across), 0.0)) * (0.85 + 0.15 * (across > -0.4))
+    box = (
+        6.0
+        * np.sqrt(np.maximum(1.0 - np.square(along * along) - np.square(across * across), 0.0))
+        * (0.85 + 0.15 * (across > -0.4))
+    )
     heart_u, heart_v, half = heart_place(body, scene.pose)
     stations = np.array(
         [

@@ -33,6 +33,8 @@ class MemberSpec:
     mean: float
     std: float
     preprocess_digest: str
+    offset: tuple[float, float] = (0.0, 0.0)
+    options: dict[str, Any] = field(default_factory=dict)
     output_stride: int | None = None
     last_stage: int | None = None
     pooling: str = "avg"
@@ -47,15 +49,21 @@ class MemberSpec:
 
 
 # What a member's configuration and its spec share: enough to build the network.
-_ARCHITECTURE = ("name", "backbone", "output_stride", "last_stage", "pooling", "drop_rate", "head_hidden")
+_ARCHITECTURE = ("name", "backbone", "output_stride", "last_stage", "pooling", "drop_rate", "head_hidden", "options")
 
 
 class Member(nn.Module):
     """Model inputs to logits, in two halves: `features`, the last feature map, and `head`, pooling and outputs."""
 
-    def __init__(self, backbone: nn.Module, *, size: int, mean: float, std: float) -> None:
-        """Wrap a timm model with one input channel; `size` is the side it wants, mean and std those of 0..1 pixels."""
+    def __init__(
+        self, backbone: nn.Module, *, size: int, mean: float, std: float, offset: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
+        """Wrap a timm model with one input channel; `size` is the side it wants, mean and std those of 0..1 pixels.
+
+        `offset` (rows, columns) is where its heat maps lie beside the nominal place, as measured by `heatmaps`.
+        """
         super().__init__()
+        self.offset = offset
         self.backbone = backbone
         self.size, self.mean, self.std = size, mean, std
 
@@ -110,7 +118,7 @@ def rebuild(spec: MemberSpec) -> Member:
     """The network of a spec, with random weights, in evaluation mode."""
     config = MemberConfig.model_validate({name: getattr(spec, name) for name in _ARCHITECTURE})
     backbone = _build(config, num_findings=len(spec.findings))
-    return Member(backbone, size=spec.size, mean=spec.mean, std=spec.std).eval()
+    return Member(backbone, size=spec.size, mean=spec.mean, std=spec.std, offset=spec.offset).eval()
 
 
 def save(folder: str, member: Member, spec: MemberSpec) -> MemberSpec:
@@ -131,7 +139,7 @@ def load_spec(folder: str) -> MemberSpec:
     """The spec of a saved member. Raises BundleError when it is missing or unreadable."""
     try:
         values = json.loads(storage.get(storage.join(folder, "member.json")))
-        return MemberSpec(**{**values, "findings": tuple(values["findings"])})
+        return MemberSpec(**{**values, "findings": tuple(values["findings"]), "offset": tuple(values["offset"])})
     except StorageError as error:
         raise BundleError(f"The ensemble lacks a member: {error.detail} Copy the whole bundle again.") from error
     except (ValueError, TypeError, KeyError) as error:
@@ -159,7 +167,8 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists all names."
         raise ConfigError(f"Member {config.name}: timm knows no backbone {config.backbone!r}; {hint}")
     # Only what departs from timm's own default is handed on: not every backbone takes these arguments.
-    options: dict[str, Any] = {} if config.output_stride is None else {"output_stride": config.output_stride}
+    options: dict[str, Any] = dict(config.options)
+    options |= {} if config.output_stride is None else {"output_stride": config.output_stride}
     options |= {} if config.pooling == "avg" else {"global_pool": config.pooling}
     try:
         backbone: nn.Module = timm.create_model(

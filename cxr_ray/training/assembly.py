@@ -16,7 +16,7 @@ from safetensors.torch import load as load_tensors
 from cxr_ray import storage
 from cxr_ray.config import TrainConfig
 from cxr_ray.labels.manifest import Manifest
-from cxr_ray.models import ensemble, member
+from cxr_ray.models import ensemble, heatmaps, member
 from cxr_ray.models.calibration import Calibration, fit_platt, fit_thresholds
 from cxr_ray.models.ensemble import EnsembleSpec
 from cxr_ray.models.member import MemberSpec
@@ -101,7 +101,11 @@ def _save_members(jobs: Sequence[Job], bundle: str) -> tuple[list[MemberSpec], i
         network = member.rebuild(job.spec)
         network.load_state_dict(load_tensors(storage.get(storage.join(job.folder, "best.safetensors"))))
         history = json.loads(storage.get(job.done))
-        spec = replace(job.spec, training={"digest": job.digest, "seed": job.seed, **history})
+        spec = replace(
+            job.spec,
+            offset=heatmaps.measure_offset(network),
+            training={"digest": job.digest, "seed": job.seed, **history},
+        )
         saved.append(member.save(storage.join(bundle, "members", spec.name), network, spec))
         grids.append(member.grid_of(network))
     return saved, max(grids)

@@ -3,6 +3,7 @@
 import hmac
 import io
 import logging
+import struct
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -523,6 +524,24 @@ def test_read_dicom_cut_anywhere_fault(build_dicom, film, syntax):
     faults = [fault_of(data[:length]).fault for length in range(140, len(data) - 8, 97)]
     assert set(faults) <= {Fault.CORRUPT, Fault.NO_PIXELS}
     assert faults.count(Fault.CORRUPT) > 0.8 * len(faults)
+
+
+def test_read_dicom_cut_inside_an_element_that_is_skipped_corrupt(build_dicom, film):
+    data = build_dicom(film, ImageComments="no pixel data yet " * 50)
+    start = data.index(b"no pixel data yet")
+    assert {fault_of(data[: start + length]).fault for length in range(1, 900, 50)} == {Fault.CORRUPT}
+
+
+def test_decode_rle_run_beyond_the_last_pixel_corrupt(build_dicom):
+    """pylibjpeg-rle panics here, with an exception that is no Exception."""
+    dataset = pydicom.dcmread(io.BytesIO(build_dicom(np.zeros((6, 7), np.uint16), syntax=uid.RLELossless)))
+    segment = bytes([257 - 30, 5, 257 - 30, 9])  # 30 and 30 pixels where there are 42
+    dataset.PixelData = encapsulate([struct.pack("<16I", 2, 64, 68, *[0] * 13) + 2 * segment])
+    target = io.BytesIO()
+    dataset.save_as(target)
+    error = fault_of(target.getvalue())
+    assert error.fault is Fault.CORRUPT
+    assert "PanicException" in error.detail
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cxr_ray.config import PreprocessConfig
 from cxr_ray.images.dicom import Header
-from cxr_ray.images.preprocess import Placement, preprocess, preprocess_digest
+from cxr_ray.images.preprocess import IMPLEMENTATION, Placement, preprocess, preprocess_digest
 from cxr_ray.images.radiograph import Radiograph
 
 sides = st.integers(1, 90)
@@ -122,6 +122,12 @@ def test_preprocess_very_long_film_keeps_a_pixel_across():
     square, placement = preprocess(radiograph_of(np.ones((4000, 3))), PreprocessConfig(size=32))
     assert square.sum() == 32 * 255
     assert placement.column_scale == 3.0
+
+
+def test_preprocess_digest_differs_with_the_implementation(monkeypatch):
+    before = preprocess_digest(PreprocessConfig())
+    monkeypatch.setattr("cxr_ray.images.preprocess.IMPLEMENTATION", IMPLEMENTATION + 1)
+    assert preprocess_digest(PreprocessConfig()) != before
 
 
 def test_preprocess_digest_differs_with_every_setting():

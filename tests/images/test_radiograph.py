@@ -96,15 +96,16 @@ def test_decode_16_bit_big_endian_tiff_same_pixels(show, wide):
     assert_allclose(show(bare_tiff(wide, order=">", photometric=1)).pixels, wide / 65535.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [1, 4, 8], ids=["12 bits", "14 bits", "15 bits"])
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
-def test_decode_12_bit_values_in_16_bits_stretched_by_percentiles(show, film, file_format):
-    radiograph = show(encode(film, file_format), percentiles=(0.0, 100.0))
+def test_decode_fewer_bits_in_16_stretched_by_percentiles(show, film, file_format, factor):
+    radiograph = show(encode(film * np.uint16(factor), file_format), percentiles=(0.0, 100.0))
     assert_allclose(radiograph.pixels, film / 4095.0, atol=1e-6)
     assert radiograph.voi_source == "percentiles"
 
 
 @pytest.mark.parametrize(
-    ("scale", "shift", "source"), [(1.0, 0.0, "full_range"), (1.0, -0.5, "percentiles"), (900.0, -40.0, "percentiles")]
+    ("scale", "shift", "source"), [(1.0, 0.0, "full_range"), (1.2, -0.3, "percentiles"), (900.0, -40.0, "percentiles")]
 )
 def test_decode_float_tiff_zero_to_one_or_percentiles(show, film, scale, shift, source):
     values = (film / 4095.0 * scale + shift).astype(np.float32)
