@@ -45,7 +45,7 @@ def demo(
     output: Annotated[
         Path, typer.Option(help="Folder for the archive, the ensemble, the scores and the report.")
     ] = Path("cxr_ray_demo"),
-    images: Annotated[int, typer.Option(min=60, help="Phantom radiographs to make.")] = 1500,
+    images: Annotated[int, typer.Option(min=60, help="Phantom radiographs to make.")] = 1300,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training part; default: enough for a good demo.")
     ] = None,
@@ -257,34 +257,44 @@ def _fail(error: CxrRayError, code: int) -> NoReturn:
 
 @contextmanager
 def _ray(address: str | None, *, debug: bool) -> Iterator[None]:
-    """A Ray to work on: the cluster at `address` or of the job that runs us, else a local one that ends with us.
+    """A Ray to work on while the command runs. What it carries out of a worker comes out as what it was there."""
+    connect(address, debug=debug)
+    from ray.exceptions import RayError
 
-    Errors that Ray carries out of a worker come out as what they were there.
-    """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    import ray
-    import ray.data
-
-    inside_job = "RAY_ADDRESS" in os.environ
-    quiet = logging.INFO if debug else logging.ERROR
-    if address or inside_job:
-        ray.init(address=address, logging_level=quiet, log_to_driver=debug)
-    else:
-        cpus = max(2, os.cpu_count() or 2)  # the pipeline wants two even where there is one
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=quiet, log_to_driver=debug)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray").setLevel(quiet)
-    logging.getLogger("ray.data").setLevel(quiet)
     try:
         yield
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         cause = _cause(error)
         if cause is not None and not debug:
             raise cause from error
         raise
     finally:
-        ray.shutdown()
+        disconnect()
+
+
+def connect(address: str | None, *, debug: bool) -> None:
+    """Join the Ray cluster at `address`, or that of the job that runs us, or start a local one that ends with us."""
+    # Several members start at once, each with a worker or two that do nothing but wait; Ray warns of them otherwise.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    import ray
+    import ray.data
+
+    level = logging.INFO if debug else logging.ERROR
+    if address or "RAY_ADDRESS" in os.environ:
+        ray.init(address=address, logging_level=level, log_to_driver=debug)
+    else:
+        cpus = max(2, os.cpu_count() or 2)  # the pipeline wants two even where there is one
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=level, log_to_driver=debug)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
+    import ray
+
+    ray.shutdown()
 
 
 def _cause(error: BaseException | None) -> CxrRayError | None:

@@ -7,6 +7,7 @@ chain (environment, profile, instance role) and are never written anywhere. Know
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -160,7 +161,8 @@ def put(uri: str, data: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(_fault_of(error), f"{uri} cannot be written ({error.strerror}).") from error
 
 
@@ -250,6 +252,12 @@ def _client() -> "S3Client":
     config = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=64)
     client: S3Client = _session().client("s3", config=config)
     return client
+
+
+def forget_clients() -> None:
+    """Make the next call read credentials, region and endpoint anew."""
+    _client.cache_clear()
+    _session.cache_clear()
 
 
 def _s3_errors() -> tuple[type[Exception], ...]:

@@ -131,9 +131,10 @@ def _check_columns(table: pd.DataFrame, config: ManifestConfig) -> None:
 
 def _labels(column: pd.Series, finding: str, problems: list[str]) -> npt.NDArray[np.float32]:
     """Labels 1, 0 or NaN of a column; what is none of these is added to `problems`."""
-    text = column.astype(str).str.strip().replace({"": "nan", "None": "nan", "<NA>": "nan", "NaN": "nan"})
-    values = pd.to_numeric(text, errors="coerce").to_numpy(np.float32)
-    wrong = (np.isnan(values) & (text != "nan").to_numpy()) | ~(np.isnan(values) | (values == 0) | (values == 1))
+    text = column.astype("string").fillna("").str.strip()
+    blank = text.isin(["", "None", "NaN", "nan"]).to_numpy(bool)
+    values = pd.to_numeric(text.where(~blank), errors="coerce").astype("float32").to_numpy(np.float32, na_value=np.nan)
+    wrong = ~blank & ~((values == 0) | (values == 1))
     problems += _describe(
         wrong, column, lambda value: f"{value!r}", f"column {finding} must be 1, 0 or blank, but holds"
     )

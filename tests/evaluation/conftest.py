@@ -5,10 +5,20 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from chromium import Chromium
-from invented import FAULTS, FILMS, STARTED, Scored, faulted_row, film, scored_row, write_run, write_scores
 
 from cxr_ray import storage
+from tests.evaluation.chromium import Chromium
+from tests.evaluation.invented import (
+    FAULTS,
+    FILMS,
+    STARTED,
+    Scored,
+    faulted_row,
+    film,
+    scored_row,
+    write_run,
+    write_scores,
+)
 
 
 @pytest.fixture(scope="session")

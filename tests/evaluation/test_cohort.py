@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import CONTRACT, FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
 
 from cxr_ray.errors import FAULT_MEANINGS, ConfigError, Fault, ManifestError
 from cxr_ray.evaluation.cohort import NUM_BINS, evaluate_scores, fault_groups, read_cohort, summarise
+from tests.evaluation.invented import CONTRACT, FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
 
 
 def test_read_cohort_newest_row_of_each_image_in_order_of_uri(scored: Scored) -> None:

@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from invented import (
+from PIL import Image
+
+from cxr_ray.evaluation.cohort import read_cohort
+from cxr_ray.evaluation.gallery import MAX_READINGS, Panel, panels, select
+from tests.evaluation.invented import (
     CONTRACT,
     FILMS,
     FINDINGS,
@@ -21,10 +25,6 @@ from invented import (
     scored_row,
     write_scores,
 )
-from PIL import Image
-
-from cxr_ray.evaluation.cohort import read_cohort
-from cxr_ray.evaluation.gallery import MAX_READINGS, Panel, panels, select
 
 NAN = float("nan")
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from invented import reported
 from numpy.typing import NDArray
 
 from cxr_ray.evaluation.localisation import ALL_FINDINGS, pointing_game
 from cxr_ray.scoring.table import FINDING
+from tests.evaluation.invented import reported
 
 FINDINGS = ("Mass", "Nodule")
 TABLE = pa.schema([pa.field("uri", pa.string()), pa.field("findings", pa.list_(FINDING))])

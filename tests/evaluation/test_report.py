@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from chromium import Chromium
-from invented import CONTRACT, FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
 
 from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.localisation import ALL_FINDINGS
 from cxr_ray.evaluation.metrics import finding_metrics
 from cxr_ray.evaluation.report import ReportSummary, write_report
+from tests.evaluation.chromium import Chromium
+from tests.evaluation.invented import CONTRACT, FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
 
 NAN = float("nan")
 

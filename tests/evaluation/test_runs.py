@@ -1,8 +1,7 @@
 from pathlib import Path
 
-from invented import CONTRACT, Scored, write_run
-
 from cxr_ray.evaluation.runs import newest_run
+from tests.evaluation.invented import CONTRACT, Scored, write_run
 
 
 def test_newest_run_last_started_of_this_ensemble(scored: Scored) -> None:

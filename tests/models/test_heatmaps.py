@@ -57,7 +57,10 @@ def reference_maps(member: Member, pixels: Tensor) -> np.ndarray:
     found = []
     for finding in range(len(FINDINGS)):
         with GradCAM(model=network, target_layers=[network.tap]) as cam:
-            cam(input_tensor=pixels.float() / 255.0, targets=[ClassifierOutputTarget(finding)] * len(pixels))
+            cam(
+                input_tensor=(pixels.float() / 255.0).requires_grad_(),
+                targets=[ClassifierOutputTarget(finding)] * len(pixels),
+            )
             activations = cam.activations_and_grads.activations[0].numpy()
             gradients = cam.activations_and_grads.gradients[0].numpy()
             found.append(np.maximum(cam.get_cam_image(pixels, network.tap, [], activations, gradients), 0))
@@ -109,6 +112,33 @@ def test_normalise_arguments_are_not_changed():
     before = maps.clone()
     heatmaps.normalise(maps, grid=9)
     assert torch.equal(maps, before)
+
+
+class Strided(nn.Module):
+    """Averages over 3 x 3 pixels at every second one: cell i sees pixels 2 i - 1 to 2 i + 1, centre 2 i + 0.5."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        padded = nn.functional.pad(images, (self.padding, 2 - self.padding) * 2)
+        return nn.functional.avg_pool2d(padded, 3, stride=2)
+
+
+@pytest.mark.parametrize(("padding", "pixels"), [(1, -0.5), (0, 0.5), (2, -1.5)])
+def test_measure_offset_known_geometry_is_found(padding, pixels):
+    # The nominal centre of cell i is 2 i + 1; with p pixels of padding before the film it sees 2 i + 1.5 - p.
+    member = Member(Strided(padding), size=32, mean=0.0, std=1.0)
+    assert heatmaps.measure_offset(member) == pytest.approx((pixels / 32, pixels / 32), abs=1e-6)
+
+
+def test_normalise_offset_moves_the_peak_to_what_the_cell_sees():
+    maps = torch.zeros(1, 1, 8, 8)
+    maps[0, 0, 3, 5] = 1.0
+    moved, _ = heatmaps.normalise(maps, grid=8, offset=(1 / 8, -2 / 8))
+    assert np.unravel_index(int(moved[0, 0].argmax()), (8, 8)) == (4, 3)
+    torch.testing.assert_close(heatmaps.normalise(maps, grid=8)[0], maps)
 
 
 def test_combine_maps_three_members_are_mean_and_population_deviation():

@@ -1,0 +1,167 @@
+"""The one door to storage, on local files and on a listening S3 server (moto), with the same expectations."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cxr_ray import storage
+from cxr_ray.errors import Fault, StorageError
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket, reached through the environment as a user would."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    storage.forget_clients()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    yield "s3://bucket/archive"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket="bucket", Key=item["Key"])
+    client.delete_bucket(Bucket="bucket")
+    client.close()
+    storage.forget_clients()
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "archive") if request.param == "local" else str(request.getfixturevalue("s3"))
+
+
+def test_put_and_get_bytes_come_back_and_are_listed(folder):
+    names = ["a.png", "b/with blank.png", "b/ünïcode%20.png"]
+    for number, name in enumerate(names):
+        storage.put(storage.join(folder, name), bytes([number]) * (number + 1))
+    listed = list(storage.list_objects(folder))
+    assert sorted(item.uri for item in listed) == sorted(storage.join(folder, name) for name in names)
+    assert sorted(item.size for item in listed) == [1, 2, 3]
+    assert storage.get(storage.join(folder, names[2])) == b"\x02\x02\x02"
+
+
+def test_stat_changed_object_has_another_version(folder):
+    uri = storage.join(folder, "a")
+    storage.put(uri, b"one")
+    first = storage.stat(uri)
+    if not storage.is_remote(uri):
+        os.utime(uri, ns=(1, 1))
+    storage.put(uri, b"two")
+    second = storage.stat(uri)
+    assert first.version != second.version
+    assert next(storage.list_objects(uri)) == second
+
+
+def test_list_objects_prefix_is_a_whole_name(folder):
+    storage.put(storage.join(folder, "day1/a"), b"x")
+    storage.put(storage.join(folder, "day10/a"), b"x")
+    found = [item.uri for item in storage.list_objects(storage.join(folder, "day1"))]
+    assert found == [storage.join(folder, "day1/a")]
+
+
+def test_get_absent_object_is_not_found(folder):
+    storage.put(storage.join(folder, "a"), b"x")
+    with pytest.raises(StorageError) as caught:
+        storage.get(storage.join(folder, "b"))
+    assert caught.value.fault is Fault.NOT_FOUND
+    assert storage.join(folder, "b") in caught.value.detail
+
+
+def test_list_objects_absent_prefix_is_not_found_unless_allowed(folder):
+    with pytest.raises(StorageError, match="There is nothing at"):
+        list(storage.list_objects(storage.join(folder, "absent")))
+    assert list(storage.list_objects(storage.join(folder, "absent"), missing_ok=True)) == []
+
+
+def test_exists_and_delete(folder):
+    uri = storage.join(folder, "a")
+    assert not storage.exists(uri)
+    storage.put(uri, b"x")
+    assert storage.exists(uri)
+    storage.delete(uri)
+    storage.delete(uri)
+    assert not storage.exists(uri)
+
+
+def test_filesystem_reads_what_put_wrote(folder):
+    uri = storage.join(folder, "deep/a.bin")
+    storage.put(uri, b"parquet")
+    filesystem, path = storage.filesystem(uri)
+    with filesystem.open_input_file(path) as file:
+        assert file.read() == b"parquet"
+
+
+def test_get_bucket_that_does_not_exist_is_not_found(s3):
+    with pytest.raises(StorageError, match="NoSuchBucket") as caught:
+        list(storage.list_objects("s3://no-such-bucket/x"))
+    assert caught.value.fault is Fault.NOT_FOUND
+
+
+def test_get_endpoint_that_does_not_answer_is_unavailable(monkeypatch):
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    storage.forget_clients()
+    with pytest.raises(StorageError) as caught:
+        storage.get("s3://bucket/a", retries=0)
+    storage.forget_clients()
+    assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
+    assert "check endpoint and network" in caught.value.detail
+
+
+def test_put_folder_that_cannot_be_made_says_why(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot be written \((Not a directory|File exists)\)"):
+        storage.put(str(tmp_path / "file" / "x"), b"data")
+
+
+def test_put_readers_never_see_half_a_file(tmp_path):
+    uri, sizes, done = str(tmp_path / "a"), set(), threading.Event()
+    storage.put(uri, b"0" * 1_000_000)
+
+    def read() -> None:
+        while not done.is_set():
+            sizes.add(len(storage.get(uri)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(20):
+        storage.put(uri, b"1" * 2_000_000)
+    done.set()
+    reader.join()
+    assert sizes <= {1_000_000, 2_000_000}
+    assert [item.uri for item in storage.list_objects(str(tmp_path))] == [uri]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("/a", "b", "c"), "/a/b/c"),
+        (("/a/", "b"), "/a/b"),
+        (("/a", "/b"), "/b"),
+        (("s3://x/y", "z"), "s3://x/y/z"),
+        (("/a", "s3://x/y"), "s3://x/y"),
+    ],
+)
+def test_join_absolute_parts_stand_alone(parts, expected):
+    assert storage.join(*parts) == expected
