@@ -104,7 +104,8 @@ def _effusion(scene: Scene, rng: np.random.Generator) -> Lesion:
         surface = level + rng.uniform(1.8, 3.0) * (1.0 - climb**2.2)
         cover = np.maximum(cover, ramp((grid.v - surface) / rng.uniform(0.5, 1.3)) * (grid.u * side > 0))
     soft = AERATION * scene.air * cover
-    return Lesion(soft, cover, _above(soft, 0.2))
+    # Down to about 1 cm of fluid: on an upright film it also lies in the recess behind the dome, whose edge it hides.
+    return Lesion(soft, cover, _above(soft, 0.08))
 
 
 def _consolidation(scene: Scene, rng: np.random.Generator) -> Lesion:

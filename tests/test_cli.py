@@ -1,0 +1,108 @@
+"""The command line by its output and exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cxr_ray import __version__
+from cxr_ray.cli import app
+from tests.conftest import write_image
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run(*arguments: str | Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it, in a process of its own with a Ray of its own."""
+    command = [sys.executable, "-m", "cxr_ray.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_help_lists_the_commands():
+    result = call("--help")
+    assert result.exit_code == 0
+    for name in ("demo", "train", "score", "verify", "evaluate", "report"):
+        assert f" {name} " in result.output
+
+
+def test_version_is_the_package_s():
+    assert call("--version").output == f"cxr-ray {__version__}\n"
+
+
+def test_help_imports_neither_ray_nor_torch():
+    code = (
+        "import sys; from typer.testing import CliRunner; from cxr_ray.cli import app;"
+        "CliRunner().invoke(app, ['--help']);"
+        "print(sorted({'ray', 'torch', 'timm', 'sklearn', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "absent.yaml"], "Error: The configuration absent.yaml cannot be read (No such file or directory);"),
+        (["score", "x", "--ensemble", "e", "--output", "o", "--set", "batch=1"], "batch: Extra inputs"),
+        (["score", "x", "--ensemble", "e", "--output", "o", "--heatmaps", "some"], "heatmaps: Input should be"),
+        (["verify", "absent"], "holds no scores; run `cxr-ray score` with this --output first."),
+        (["report", "absent"], "holds no scores"),
+        (["evaluate", "absent", "--manifest", "x.csv"], "holds no scores"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_score_verify_evaluate_and_report_one_after_the_other(archive, bundle, tmp_path):
+    out = tmp_path / "out"
+    scored = run("score", archive, "--ensemble", bundle, "--output", out, "--json", "--set", "max_fault_share=0.5")
+    assert scored.returncode == 0, scored.stderr
+    values = json.loads(scored.stdout)
+    assert (values["listed"], values["scored"], values["faulted"]) == (13, 10, 3)
+    assert "13 of 13 images (3 faulted)" in scored.stderr
+    assert "images/s" in scored.stderr
+    again = run("score", archive, "--ensemble", bundle, "--output", out)
+    assert again.returncode == 0
+    assert again.stdout.startswith("Nothing new: all 13 images listed have a row")
+    assert "adds up: 10 scored + 3 faulted rows" in call("verify", out).output
+    labels = tmp_path / "labels.csv"
+    films = sorted(archive.rglob("film_*.png"))
+    labels.write_text("uri,Mass\n" + "".join(f"{film},{number % 2}\n" for number, film in enumerate(films)))
+    assert "Mass" in call("evaluate", out, "--manifest", labels).output
+    written = call("report", out, "-o", tmp_path / "report.html", "--manifest", labels)
+    assert written.exit_code == 0
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_score_more_faults_than_allowed_is_exit_code_3(bundle, tmp_path):
+    write_image(tmp_path / "in" / "a.png", seed=0)
+    (tmp_path / "in" / "b.png").write_bytes(b"broken")
+    arguments = ("--ensemble", bundle, "--output", tmp_path / "out", "--set", "max_fault_share=0.4")
+    result = run("score", tmp_path / "in", *arguments)
+    assert result.returncode == 3, result.stderr
+    assert "1 scored + 1 faulted" in result.stdout
+
+
+@pytest.mark.slow
+def test_demo_small_one_leaves_bundle_scores_and_report(tmp_path):
+    result = run("demo", "--output", tmp_path / "demo", "--images", "80", "--epochs", "1", "--json", timeout=600)
+    assert result.returncode == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert values["run"]["scored"] > 0
+    assert values["run"]["faulted"] == 0
+    assert 0 <= values["macro_auroc"] <= 1
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "demo" / "training" / "ensemble" / "ensemble.json").exists()
