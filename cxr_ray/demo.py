@@ -111,7 +111,7 @@ DEMO_MEMBERS = (
         name="ecaresnet10", backbone="resnet10t", options={**_SLIM, "block_args": {"attn_layer": "eca"}}, **_MAPS
     ),
 )
-DEMO_EPOCHS = 12
+DEMO_EPOCHS = 10
 
 
 def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> DemoResult:

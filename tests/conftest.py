@@ -4,11 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from cxr_ray import storage
 from cxr_ray.config import MemberConfig, PreprocessConfig
 from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.models import ensemble, member
@@ -62,6 +65,37 @@ def make_bundle(folder: Path, *, seed: int = 0, findings: tuple[str, ...] = FIND
     card = ensemble.model_card(spec, metrics=[(finding, 0.5, 0.1) for finding in findings])
     ensemble.save_bundle(str(folder), spec, card=card, golden=golden)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket, reached through the environment as a user would."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    storage.forget_clients()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    yield "s3://bucket/archive"
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket="bucket", Key=item["Key"])
+    client.delete_bucket(Bucket="bucket")
+    client.close()
+    storage.forget_clients()
 
 
 @pytest.fixture(scope="session")

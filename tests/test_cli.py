@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cxr_ray import __version__
+from cxr_ray import __version__, storage
 from cxr_ray.cli import app
+from cxr_ray.scoring.table import read_scores
 from tests.conftest import write_image
 
 
@@ -84,6 +85,23 @@ def test_score_verify_evaluate_and_report_one_after_the_other(archive, bundle, t
     written = call("report", out, "-o", tmp_path / "report.html", "--manifest", labels)
     assert written.exit_code == 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_score_images_bundle_and_output_in_object_storage(archive, bundle, s3):
+    for folder, prefix in ((archive, "archive"), (Path(bundle), "bundle")):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                storage.put(f"s3://bucket/{prefix}/{path.relative_to(folder)}", path.read_bytes())
+    arguments = ("s3://bucket/archive", "--ensemble", "s3://bucket/bundle", "--output", "s3://bucket/out")
+    first = run("score", *arguments)
+    assert first.returncode == 0, first.stderr
+    assert "13 images listed = 10 scored + 3 faulted + 0 done already" in first.stdout
+    assert run("score", *arguments).stdout.startswith("Nothing new")
+    assert "adds up: 10 scored + 3 faulted rows" in call("verify", "s3://bucket/out").output
+    table, _ = read_scores("s3://bucket/out", wanted=["uri", "object_version"])
+    assert table["uri"][0].as_py() == "s3://bucket/archive/empty.dcm"
+    assert "key" not in storage.get(next(storage.list_objects("s3://bucket/out/runs")).uri).decode().split('"')
 
 
 @pytest.mark.slow

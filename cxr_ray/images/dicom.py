@@ -1,23 +1,14 @@
 """DICOM bytes to pixels in MONOCHROME2 order, 0..1, and the attributes that identify them.
 
-The only place besides phantom.py that knows pydicom. It reads the attributes listed below and no others, and lets
-nothing out but numbers and coded values: no name, no date, no description, no comment, and no text of a foreign
-exception, which may quote any of these. The arithmetic between sample and grey is in grey.py. Knows nothing of
-files, of other formats, or of what is to be scored.
+The only place besides phantom.py that knows pydicom. Which attributes are read and what of them may get out is said in
+header.py, what a compressed frame says of itself is read in codestream.py, and the arithmetic between sample and grey
+is in grey.py. Knows nothing of files, of other formats, or of what is to be scored.
 """
 
-import hashlib
-import hmac
-import logging
 import math
-import re
-import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -31,60 +22,19 @@ from pydicom.uid import UID
 
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images import grey
-
-NOT_CODED = "NOT CODED"
-"""Stands in a `Header` for a value that is present but is no code string, so that the gate can tell it from absent."""
-
-_HEADER_KEYWORDS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "StudyInstanceUID",
-    "PatientID",
-    "Modality",
-    "BodyPartExamined",
-    "ViewPosition",
-    "PhotometricInterpretation",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-]
-_PIXEL_KEYWORDS = [
-    "SamplesPerPixel",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "FloatPixelPaddingValue",
-    "FloatPixelPaddingRangeLimit",
-    "DoubleFloatPixelPaddingValue",
-    "DoubleFloatPixelPaddingRangeLimit",
-    "PresentationLUTShape",
-    "ModalityLUTSequence",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "VOILUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-]
-_PALETTE_KEYWORDS = [
-    pattern.format(colour)
-    for colour in ("Red", "Green", "Blue")
-    for pattern in (
-        "{}PaletteColorLookupTableDescriptor",
-        "{}PaletteColorLookupTableData",
-        "Segmented{}PaletteColorLookupTableData",
-    )
-]
-_PIXEL_DATA_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+from cxr_ray.images.codestream import Process, checked_stream, jpeg_2000_stream, jpeg_stream
+from cxr_ray.images.header import (
+    HEADER_KEYWORDS,
+    PALETTE_KEYWORDS,
+    PIXEL_DATA_KEYWORDS,
+    PIXEL_KEYWORDS,
+    Header,
+    clean_code,
+    clean_spacing,
+    clean_uid,
+    codec_border,
+    patient_key,
+)
 
 _NATIVE = (
     uid.ImplicitVRLittleEndian,
@@ -94,9 +44,19 @@ _NATIVE = (
 )
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _SYNTAX_OF_MARKER = {0xC1: uid.JPEGExtended12Bit, 0xC3: uid.JPEGLossless, 0xF7: uid.JPEGLSLossless}
-_FRAME_MARKERS = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
-_SEGMENT_MARKERS = _FRAME_MARKERS | {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xFF}
-_START_OF_SCAN = 0xDA
+_PROCESSES: dict[str, Process] = {
+    uid.JPEGBaseline8Bit: "jpeg_baseline",
+    uid.JPEGExtended12Bit: "jpeg_extended",
+    uid.JPEGLossless: "jpeg_lossless",
+    uid.JPEGLosslessSV1: "jpeg_lossless",
+    uid.JPEGLSLossless: "jpeg_ls",
+    uid.JPEGLSNearLossless: "jpeg_ls",
+    uid.JPEG2000Lossless: "jpeg_2000",
+    uid.JPEG2000: "jpeg_2000",
+    uid.HTJ2KLossless: "jpeg_2000",
+    uid.HTJ2KLosslessRPCL: "jpeg_2000",
+    uid.HTJ2K: "jpeg_2000",
+}
 _PLUGINS: dict[str, tuple[str, ...]] = {
     uid.JPEGBaseline8Bit: ("pillow", "pylibjpeg", "gdcm"),
     uid.JPEGExtended12Bit: ("pillow", "pylibjpeg", "gdcm"),
@@ -113,32 +73,6 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
 }
 """pydicom's decoding plugins, the fastest first (measured; docs of the project, DESIGN section 9)."""
 
-_QUIET_LIBRARIES = ("pydicom", "PIL", "pylibjpeg", "openjpeg")
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What identifies and describes an image, made of UIDs, code strings and numbers only.
-
-    None means absent, or, for a UID or a number, not usable. A code string that is none reads `NOT_CODED`.
-    `rows` and `columns` are those of `Radiograph.pixels`; the other attributes are None unless `format` is dicom.
-    `patient_key` is the hex HMAC-SHA256 of Patient ID. `pixel_spacing_mm` is the distance between rows, then columns.
-    """
-
-    format: Literal["dicom", "png", "jpeg", "tiff"]
-    sop_instance_uid: str | None = None
-    series_instance_uid: str | None = None
-    study_instance_uid: str | None = None
-    patient_key: str | None = None
-    modality: str | None = None
-    body_part_examined: str | None = None
-    view_position: str | None = None
-    photometric_interpretation: str | None = None
-    transfer_syntax_uid: str | None = None
-    rows: int | None = None
-    columns: int | None = None
-    pixel_spacing_mm: tuple[float, float] | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class DicomImage:
@@ -147,44 +81,6 @@ class DicomImage:
     header: Header
     transfer_syntax: UID
     dataset: pydicom.Dataset = field(repr=False)
-
-
-@contextmanager
-def codec_border(doing: str) -> Iterator[None]:
-    """Turn whatever a foreign parser or codec raises inside the block into a DecodeError that begins with `doing`.
-
-    The one place that catches everything: codecs fail on damaged bytes with anything from KeyError to SyntaxError,
-    and pylibjpeg-rle, written in Rust, with a PanicException that is no Exception. Only calls of foreign libraries
-    belong inside; a mistake of our own must stay a mistake. The cause is dropped because its text may quote the
-    header.
-    """
-    silence_libraries()
-    try:
-        yield
-    except (DecodeError, MemoryError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
-            raise
-        if isinstance(error, NotImplementedError):
-            detail = f"{doing} failed: no installed decoder reads this layout; convert the file."
-            raise DecodeError(Fault.UNSUPPORTED_ENCODING, detail) from None
-        detail = f"{doing} failed ({type(error).__name__}); the file is damaged, export or transfer it again."
-        raise DecodeError(Fault.CORRUPT, detail) from None
-
-
-def silence_libraries() -> None:
-    """Keep the parsers' and codecs' warnings and log lines, which quote header values, out of this process.
-
-    warnings.catch_warnings is not thread-safe (two threads may leave each other's filters behind for good), so one
-    filter for these libraries' modules is put in place when first needed, and stays.
-    """
-    modules = rf"({'|'.join(_QUIET_LIBRARIES)})(\.|$)"
-    rule: Any = ("ignore", None, Warning, re.compile(modules), 0)
-    if rule not in warnings.filters:
-        warnings.filterwarnings("ignore", module=modules)
-    for library in _QUIET_LIBRARIES:
-        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def is_dicom(data: bytes) -> bool:
@@ -232,11 +128,11 @@ def read_dataset(data: bytes) -> pydicom.Dataset:
     Raises DecodeError: NOT_AN_IMAGE, CORRUPT for a file that ends early, NO_PIXELS for reports, DICOMDIR and others.
     """
     source = _Source(b"\0" * 128 + data if data[:4] == b"DICM" else data)
-    tags: list[Any] = [*_HEADER_KEYWORDS, *_PIXEL_KEYWORDS, *_PALETTE_KEYWORDS, *_PIXEL_DATA_KEYWORDS]
+    tags: list[Any] = [*HEADER_KEYWORDS, *PIXEL_KEYWORDS, *PALETTE_KEYWORDS, *PIXEL_DATA_KEYWORDS]
     if is_dicom(data):
         with codec_border("Reading the DICOM header"):
             dataset = pydicom.dcmread(source, force=True, specific_tags=tags)
-            if any(keyword in dataset and dataset[keyword].value for keyword in _PIXEL_DATA_KEYWORDS):
+            if any(keyword in dataset and dataset[keyword].value for keyword in PIXEL_DATA_KEYWORDS):
                 return dataset
         if source.cut_short:
             raise DecodeError(Fault.CORRUPT, "The DICOM file ends before its pixel data; transfer it again.")
@@ -301,82 +197,27 @@ def _check_length(image: DicomImage) -> None:
     """
     samples, bits = (_number(image.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
     row_bytes = (image.header.columns or 0) * samples * bits / 8.0
-    length = sum(len(image.dataset[keyword].value) for keyword in _PIXEL_DATA_KEYWORDS if keyword in image.dataset)
+    length = sum(len(image.dataset[keyword].value) for keyword in PIXEL_DATA_KEYWORDS if keyword in image.dataset)
     if length > row_bytes * (image.header.rows or 0) + max(row_bytes, 2.0):
         detail = f"(7FE0,0010) PixelData has {length} bytes, more than Rows, Columns and BitsAllocated account for; "
         raise DecodeError(Fault.CORRUPT, detail + "export the file again.")
 
 
 def _codestream_options(image: DicomImage) -> dict[str, Any]:
-    """What the JPEG or JPEG 2000 codestream says that the header may have wrong; raises CORRUPT if they disagree.
-
-    Checked before decoding, because a codec takes memory by the codestream and not by the header, and because GDCM
-    3.2 ends the process on sample sizes that contradict each other and on any libjpeg warning about the header.
-    """
+    """What the JPEG or JPEG 2000 codestream says that the header may have wrong; raises CORRUPT if they disagree."""
     frame = _first_frame(image.dataset)
-    stream = _jpeg_2000_stream(frame) if image.transfer_syntax in uid.JPEG2000TransferSyntaxes else _jpeg_stream(frame)
-    header = image.header
     samples, bits_allocated = (_number(image.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
-    if stream is None or (not stream.regular and image.transfer_syntax in _JPEG[1:]):
-        raise DecodeError(Fault.CORRUPT, "The encoded frame has no intact header of its own; transfer the file again.")
-    if (stream.rows, stream.columns, stream.samples) != (header.rows, header.columns, samples):
-        detail = f"The header says {header.rows} x {header.columns} pixels of {samples:.0f} samples, the encoded frame "
-        detail += f"{stream.rows} x {stream.columns} of {stream.samples}; export the file again."
-        raise DecodeError(Fault.CORRUPT, detail)
-    if image.transfer_syntax in uid.JPEGLSTransferSyntaxes and b"\xff\xd9" not in frame[-16:]:
-        # CharLS may take seconds to find out that such a frame ends early.
-        raise DecodeError(Fault.CORRUPT, "The JPEG-LS frame has no end; transfer the file again.")
-    if stream.precision > bits_allocated:
-        detail = f"(0028,0100) BitsAllocated is {bits_allocated:.0f}, the encoded frame has {stream.precision} bits; "
-        raise DecodeError(Fault.CORRUPT, detail + "export the file again.")
-    if image.transfer_syntax == uid.JPEGExtended12Bit and stream.precision not in (8, 12):
-        detail = f"JPEG Extended has samples of 8 or 12 bits (T.81 B.2.2), not {stream.precision}; convert the file."
-        raise DecodeError(Fault.UNSUPPORTED_ENCODING, detail)
+    precision = checked_stream(
+        frame,
+        process=_PROCESSES[image.transfer_syntax],
+        rows=image.header.rows,
+        columns=image.header.columns,
+        samples=samples,
+        bits_allocated=bits_allocated,
+    ).precision
     if image.transfer_syntax not in _JPEG:
-        return {"bits_stored": stream.precision}
-    return {"bits_allocated": 8 if stream.precision <= 8 else 16, "bits_stored": max(8, stream.precision)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """The frame header of a codestream; `marker` is the JPEG marker that tells the process.
-
-    `regular` says that a JPEG header runs without a gap to its scan and holds no version that libjpeg warns of.
-    """
-
-    marker: int
-    precision: int
-    rows: int
-    columns: int
-    samples: int
-    regular: bool = True
-
-
-def _jpeg_stream(frame: bytes) -> _Stream | None:
-    """The frame header of a JPEG or JPEG-LS codestream. Source: ITU-T T.81 B.1.1 and B.2, T.87 C.2.2."""
-    stream, regular, position = None, True, 2
-    while frame[:2] == b"\xff\xd8" and position + 4 <= len(frame) and frame[position] == 0xFF:
-        marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4])
-        body = frame[position + 4 : position + 2 + length]
-        if marker == _START_OF_SCAN and stream:
-            return replace(stream, regular=regular)
-        if marker in _FRAME_MARKERS and len(body) >= 6:
-            stream = _Stream(marker, *struct.unpack_from(">BHHB", body))
-        regular &= marker in _SEGMENT_MARKERS
-        regular &= not (body.startswith(b"JFIF\0") and body[5:6] != b"\1")
-        regular &= not (body.startswith(b"Adobe") and body[11:12] > b"\2")
-        position += 1 if marker == 0xFF else 2 + length
-    return replace(stream, regular=False) if stream else None
-
-
-def _jpeg_2000_stream(frame: bytes) -> _Stream | None:
-    """The SIZ segment of a JPEG 2000 codestream, also inside a JP2 file. Source: ITU-T T.800 A.5.1."""
-    start = frame.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(frame) < start + 43:
-        return None
-    right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-    samples, depth = struct.unpack_from(">HB", frame, start + 40)
-    return _Stream(0x4F, (depth & 0x7F) + 1, bottom - top, right - left, samples)
+        return {"bits_stored": precision}
+    return {"bits_allocated": 8 if precision <= 8 else 16, "bits_stored": max(8, precision)}
 
 
 def _first_frame(dataset: pydicom.Dataset) -> bytes:
@@ -447,7 +288,7 @@ def _modality(dataset: pydicom.Dataset, *, signed: bool) -> grey.Rescale | grey.
 
 def _padding(dataset: pydicom.Dataset, *, signed: bool) -> tuple[float, float] | None:
     """Inclusive range of stored values that mean "no data"."""
-    keyword = next(keyword for keyword in _PIXEL_DATA_KEYWORDS if keyword in dataset)
+    keyword = next(keyword for keyword in PIXEL_DATA_KEYWORDS if keyword in dataset)
     prefix = keyword.removesuffix("Data") + "Padding"
     value = _optional_numbers(dataset, f"{prefix}Value")
     if not value:
@@ -502,9 +343,9 @@ def _transfer_syntax(dataset: pydicom.Dataset) -> UID:
 def _encapsulated_syntax(dataset: pydicom.Dataset) -> UID:
     """The syntax whose codestream begins like the first frame; RLE has no marker. Source: PS3.5 8.2, A.4."""
     frame = _first_frame(dataset)
-    if _jpeg_2000_stream(frame):
+    if jpeg_2000_stream(frame):
         return uid.JPEG2000
-    stream = _jpeg_stream(frame)
+    stream = jpeg_stream(frame)
     return _SYNTAX_OF_MARKER.get(stream.marker, uid.JPEGBaseline8Bit) if stream else uid.RLELossless
 
 
@@ -515,7 +356,7 @@ def _header(dataset: pydicom.Dataset, transfer_syntax: UID, *, secret: bytes | N
         sop_instance_uid=_uid(dataset, "SOPInstanceUID"),
         series_instance_uid=_uid(dataset, "SeriesInstanceUID"),
         study_instance_uid=_uid(dataset, "StudyInstanceUID"),
-        patient_key=_patient_key(dataset, secret),
+        patient_key=patient_key(_text(dataset, "PatientID"), secret),
         modality=_code(dataset, "Modality"),
         body_part_examined=_code(dataset, "BodyPartExamined"),
         view_position=_code(dataset, "ViewPosition"),
@@ -527,32 +368,19 @@ def _header(dataset: pydicom.Dataset, transfer_syntax: UID, *, secret: bytes | N
     )
 
 
-def _spacing(dataset: pydicom.Dataset, keyword: str) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns; some writers put zeros for unknown. Source: PS3.3 10.7.1.3."""
-    spacing = _optional_numbers(dataset, keyword)
-    return (spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0.0 else None
-
-
-def _patient_key(dataset: pydicom.Dataset, secret: bytes | None) -> str | None:
-    """Hex HMAC-SHA256 of Patient ID, so that films of one patient can be told without saying whose they are."""
-    patient_id = _text(dataset, "PatientID")
-    if not secret or not patient_id:
-        return None
-    return hmac.new(secret, patient_id.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
-
-
 def _uid(dataset: pydicom.Dataset, keyword: str) -> str | None:
-    """A UID, or None for anything that is none. Source: PS3.5 9.1."""
-    text = _text(dataset, keyword)
-    return text if text and len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text) else None
+    """A UID, or None for anything that is none."""
+    return clean_uid(_text(dataset, keyword))
 
 
 def _code(dataset: pydicom.Dataset, keyword: str) -> str | None:
-    """A code string in capitals, None if absent, `NOT_CODED` for anything else. Source: PS3.5 6.2, CS."""
-    text = (_text(dataset, keyword) or "").upper()
-    if not text:
-        return None
-    return text if re.fullmatch(r"[A-Z0-9_ ]{1,16}", text) else NOT_CODED
+    """A code string in capitals, None if absent, `NOT_CODED` for anything else."""
+    return clean_code(_text(dataset, keyword))
+
+
+def _spacing(dataset: pydicom.Dataset, keyword: str) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns, None if absent or not usable."""
+    return clean_spacing(_optional_numbers(dataset, keyword))
 
 
 def _text(dataset: pydicom.Dataset, keyword: str) -> str | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from scipy import ndimage
 
 from cxr_ray.errors import Fault
-from cxr_ray.images.dicom import Header
+from cxr_ray.images.header import Header
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.models.ensemble import Scores

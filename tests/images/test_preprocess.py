@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from cxr_ray.config import PreprocessConfig
-from cxr_ray.images.dicom import Header
+from cxr_ray.images.header import Header
 from cxr_ray.images.preprocess import IMPLEMENTATION, Placement, preprocess, preprocess_digest
 from cxr_ray.images.radiograph import Radiograph
 

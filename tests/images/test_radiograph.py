@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images.dicom import Header
+from cxr_ray.images.header import Header
 from cxr_ray.images.radiograph import check_gate, decode, read_header
 
 SHADES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=9)).filter(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_ray.errors import Fault
-from cxr_ray.images.dicom import Header
+from cxr_ray.images.header import Header
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.models.ensemble import load_ensemble
 from cxr_ray.scoring.rows import Decoded, decoded_table, locate, score_rows, stack_pixels
