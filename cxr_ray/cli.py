@@ -259,11 +259,12 @@ def _fail(error: CxrRayError, code: int) -> NoReturn:
 def _ray(address: str | None, *, debug: bool) -> Iterator[None]:
     """A Ray to work on while the command runs. What it carries out of a worker comes out as what it was there."""
     connect(address, debug=debug)
+    from ray.data.exceptions import SystemException, UserCodeException
     from ray.exceptions import RayError
 
     try:
         yield
-    except RayError as error:
+    except (RayError, SystemException, UserCodeException) as error:
         cause = _cause(error)
         if cause is not None and not debug:
             raise cause from error

@@ -69,11 +69,10 @@ class GateConfig(Section):
 
 
 class DecodeConfig(Section):
-    """Everything between bytes and model input."""
+    """Everything between bytes and model input in training, where the table says what is a chest film."""
 
     preprocess: PreprocessConfig = PreprocessConfig()
     limits: LimitsConfig = LimitsConfig()
-    gate: GateConfig = GateConfig()
 
 
 class MemberConfig(Section):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyarrow import fs
 
-from cxr_ray.errors import Fault, StorageError
+from cxr_ray.errors import ConfigError, Fault, StorageError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -206,10 +206,13 @@ def exists(uri: str) -> bool:
 
 
 def check_writable(folder: str) -> None:
-    """Write and remove a small object in `folder`; raises StorageError when that fails."""
+    """Write and remove a small object in `folder`; raises ConfigError when that fails."""
     probe = join(folder, f".probe-{os.getpid()}")
-    put(probe, b"cxr-ray")
-    delete(probe)
+    try:
+        put(probe, b"cxr-ray")
+        delete(probe)
+    except StorageError as error:
+        raise ConfigError(f"The output cannot be used: {error.detail} Choose another --output.") from error
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:

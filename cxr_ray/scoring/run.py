@@ -19,8 +19,8 @@ import ray
 
 from cxr_ray import __version__, storage
 from cxr_ray.config import ScoreConfig
-from cxr_ray.errors import ConfigError, StorageError
-from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble_spec
+from cxr_ray.errors import ConfigError
+from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.scoring import pipeline, table
 from cxr_ray.scoring.inventory import Worklist, build_worklist
 from cxr_ray.scoring.table import Contract
@@ -85,16 +85,18 @@ def score(
 
     Raises:
         BundleError: The ensemble is incomplete or inconsistent.
-        ConfigError: There is nothing to list, or `output` belongs to another ensemble and `rescore` is not set.
-        StorageError: An input cannot be listed or `output` cannot be written.
+        ConfigError: There is nothing to list, `output` cannot be written, or it belongs to another ensemble and
+            `rescore` is not set.
+        StorageError: An input cannot be listed, or `output` stops taking what is written.
     """
     clock = time.monotonic()
     started_at = datetime.now(UTC)
-    spec = load_ensemble_spec(storage.absolute(bundle))
+    # Loaded whole, and its golden image scored, so that a spoilt bundle is one sentence here and not a dead actor.
+    spec = load_ensemble(storage.absolute(bundle)).spec
     contract = contract_of(spec)
     output = storage.absolute(output)
     check_output(output, contract, rescore=rescore)
-    _check_writable(output)
+    storage.check_writable(output)
     run_id = f"{started_at:%Y%m%dT%H%M%S%f}"[:18]
     work = build_worklist(inputs, output, contract, run_id, exclude=config.exclude, limit=limit)
     log(
@@ -168,14 +170,6 @@ def check_output(output: str, contract: Contract, *, rescore: bool) -> None:
             raise ConfigError(
                 f"{output} holds scores for other findings ({', '.join(other.findings)}); choose another --output."
             )
-
-
-def _check_writable(output: str) -> None:
-    """Raise ConfigError when nothing can be written to `output`."""
-    try:
-        storage.check_writable(output)
-    except StorageError as error:
-        raise ConfigError(f"The output cannot be used: {error.detail} Choose another --output.") from error
 
 
 def _rows_per_file(todo: int) -> int:

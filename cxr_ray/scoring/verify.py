@@ -56,7 +56,7 @@ def verify(output: str) -> Verification:
     for contract in found.values():
         wanted = [*KEY, "status", "fault"]
         keys = table.rows_of(output, wanted=wanted, contract=contract)
-        status.update(keys["status"].to_pylist())
+        status.update({item["values"]: item["counts"] for item in pc.value_counts(keys["status"]).to_pylist()})
         problems += _check_rows(keys, contract)
         for run_id, work in _worklists(output, contract, runs):
             problems += _check_worklist(run_id, work, keys)

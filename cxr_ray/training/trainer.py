@@ -35,6 +35,7 @@ from cxr_ray.training.loop import Epoch, State, Worker, fit
 
 Log = Callable[[str], None]
 _IMAGES_PER_SHARD = 256
+_SAY_EVERY = 10.0  # seconds between lines about the decoding
 _POLL = 2.0  # seconds between looks at the progress of the members
 
 
@@ -70,10 +71,11 @@ def train(config: TrainConfig, output: str, *, log: Log) -> TrainResult:
 
     Raises:
         ManifestError: The table is wrong, or more images than allowed cannot be read.
-        ConfigError: A backbone cannot be had, or the cluster cannot hold a worker.
-        StorageError: `output` cannot be written.
+        ConfigError: `output` cannot be written, a backbone cannot be had, or the cluster cannot hold a worker.
+        StorageError: `output` stops taking what is written.
     """
     started = time.monotonic()
+    output = storage.absolute(output)
     storage.check_writable(output)
     manifest = read_manifest(config.manifest, seed=config.seed)
     log(f"Training table {manifest.digest}: {_one_line(manifest)}")
@@ -126,7 +128,7 @@ def decode_once(manifest: Manifest, config: TrainConfig, output: str, *, log: Lo
         done = blocks.map_batches(
             _decode_shard, batch_size=_IMAGES_PER_SHARD, batch_format="pyarrow", num_cpus=1, fn_kwargs=arguments
         )
-        faults = [row["fault"] for row in done.iter_rows() if row["fault"]]
+        faults = _follow(done, table.num_rows, log)
         storage.put(marker, json.dumps({"faults": faults}).encode())
     allowed = int(config.manifest.max_unreadable * len(manifest.frame))
     if len(faults) > allowed:
@@ -137,8 +139,24 @@ def decode_once(manifest: Manifest, config: TrainConfig, output: str, *, log: Lo
     return folder, len(faults)
 
 
+def _follow(done: ray.data.Dataset, total: int, log: Log) -> list[str]:
+    """Run the decoding, say how far it is, and return the sentences of the images that could not be read."""
+    faults: list[str] = []
+    started = spoke = time.monotonic()
+    finished = 0
+    for row in done.iter_rows():
+        finished += row["images"]
+        faults += json.loads(row["faults"])
+        now = time.monotonic()
+        if now - spoke >= _SAY_EVERY:
+            spoke, rate = now, finished / (now - started)
+            left = (total - finished) / rate
+            log(f"{finished:,} of {total:,} images decoded, {rate:.0f} images/s, about {left:.0f} s left")
+    return faults
+
+
 def _decode_shard(rows: pa.Table, *, folder: str, findings: tuple[str, ...], settings: dict[str, Any]) -> pa.Table:
-    """Decode the images of one block into one shard; returns one row per fault, at least one row in all."""
+    """Decode the images of one block into one shard; returns one row: how many images it was given, and the faults."""
     config = DecodeConfig.model_validate(settings)
     size = config.preprocess.size
     kept: list[dict[str, Any]] = []
@@ -156,7 +174,7 @@ def _decode_shard(rows: pa.Table, *, folder: str, findings: tuple[str, ...], set
         name = digest_of([item["uri"] for item in kept])
         table = pa.Table.from_pylist(kept, schema=shard_schema(size=size, num_findings=len(findings)))
         write_shard(storage.join(folder, f"{name}.arrow"), table)
-    return pa.table({"fault": pa.array(faults or [""], pa.string())})
+    return pa.table({"images": [rows.num_rows], "faults": [json.dumps(faults)]})
 
 
 # --- one Ray Train run per member --------------------------------------------------------------------------------

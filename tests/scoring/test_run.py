@@ -160,6 +160,16 @@ def test_score_bundle_with_missing_member_is_refused(archive, bundle, tmp_path):
         run(archive, str(spoilt), tmp_path / "out")
 
 
+def test_score_bundle_that_scores_differently_here_is_refused(archive, bundle, tmp_path):
+    spoilt = shutil.copytree(bundle, tmp_path / "spoilt")
+    path = spoilt / "golden" / "scores.json"
+    values = json.loads(path.read_text())
+    values["member_probabilities"][0][0] += 0.3
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=r"scores differently on cpu by 0\.3"):
+        run(archive, str(spoilt), tmp_path / "out")
+
+
 def test_verify_row_removed_or_doubled_is_found(archive, bundle, tmp_path):
     run(archive, bundle, tmp_path / "out")
     files = sorted((tmp_path / "out" / "scores").iterdir())
