@@ -210,7 +210,7 @@ def _fit_members(config: TrainConfig, jobs: Sequence[Job], cache: str, output: s
         fit_remotely = ray.remote(num_cpus=0)(_fit_member)
         running: dict[Any, Job] = {}
         started = time.monotonic()
-        log(f"Training {len(waiting)} members, {at_once} at a time, {config.compute.workers} workers each.")
+        log(f"Training {len(waiting)} members, {at_once} at a time, with {config.compute.workers} worker(s) each.")
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
