@@ -20,20 +20,8 @@ from torch import Tensor, nn
 
 from cxr_ray.config import MemberConfig
 from cxr_ray.models import heatmaps
-from cxr_ray.models.member import Member, create
-
-
-class Tapped(nn.Module):
-    """A member as pytorch-grad-cam wants it: one module whose output is the last feature map."""
-
-    def __init__(self, member: Member) -> None:
-        """Wrap `member`."""
-        super().__init__()
-        self.member, self.tap = member, nn.Identity()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (B, F)."""
-        return self.member.head(self.tap(self.member.features(pixels)).clone())
+from cxr_ray.models.heatmaps import Tapped
+from cxr_ray.models.member import create
 
 
 def library_maps(network: Tapped, images: Tensor, num_findings: int) -> Tensor:

@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cxr_ray.errors import ConfigError
 
-Fraction = Field(ge=0.0, le=1.0)
-
 
 class Section(BaseModel):
     """Base of all settings: immutable, and a misspelt key is an error."""

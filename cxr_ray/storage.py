@@ -6,7 +6,7 @@ chain (environment, profile, instance role) and are never written anywhere. Know
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -231,6 +231,12 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         endpoint_override=client.meta.endpoint_url,
     )
     return filesystem, uri.removeprefix(_SCHEME)
+
+
+def paths_on(uris: Sequence[str]) -> tuple[fs.FileSystem, list[str]]:
+    """The one filesystem of several uris of one storage, and their paths on it; there must be at least one."""
+    arrow, _ = filesystem(uris[0])
+    return arrow, [uri.removeprefix(_SCHEME) for uri in uris]
 
 
 def _split(uri: str) -> tuple[str, str]:

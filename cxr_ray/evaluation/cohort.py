@@ -16,7 +16,7 @@ from cxr_ray.errors import FAULT_MEANINGS, Fault, ManifestError
 from cxr_ray.evaluation.metrics import MEASURES, at_or_above, finding_metrics, macro
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.labels.manifest import read_truth
-from cxr_ray.scoring.table import FAULTED, SCORED, Contract, read_scores
+from cxr_ray.scoring.table import FAULTED, SCORED, Contract, choose_contract, read_scores
 
 NUM_BINS = 25
 NUM_EXAMPLES = 5
@@ -117,16 +117,13 @@ def read_cohort(output: str, *, ensemble_digest: str | None = None) -> Cohort:
 
     Raises ConfigError when there are no scores, or several ensembles and none was chosen.
     """
-    # The contract comes first, because it names the columns to ask for.
-    _, contract = read_scores(output, wanted=["uri"], ensemble_digest=ensemble_digest)
+    contract = choose_contract(output, ensemble_digest)
     names = {
         kind: [f"{kind}_{column_suffix(finding)}" for finding in contract.findings]
         for kind in ("probability", "votes", "spread")
     }
     wanted = [*_ROW_COLUMNS, *(name for group in names.values() for name in group)]
     scores, _ = read_scores(output, wanted=wanted, ensemble_digest=contract.ensemble_digest)
-    # Arrow's group_by gives groups whose hashes collide in any order, so `read_scores` is nearly, not always, sorted.
-    scores = scores.sort_by("uri")
     rows = scores.select(_ROW_COLUMNS).to_pandas()
     return Cohort(contract, rows, *(_matrix(scores, group) for group in names.values()))
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 from numpy.typing import NDArray
 
 from cxr_ray import storage
@@ -24,7 +23,7 @@ from cxr_ray.evaluation.overlay import data_uri, film_jpeg, heat_on_film, heat_p
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.images.radiograph import decode, read_header
 from cxr_ray.labels.findings import PRESENT
-from cxr_ray.scoring.table import Contract, schema, score_files
+from cxr_ray.scoring.table import Contract, rows_of
 
 MAX_READINGS = 12  # findings of one image with a picture of their own; keeps the file small when all are reported
 _READERS = 4  # films read at the same time: hides an object store's latency, and bounds the memory they take
@@ -115,15 +114,10 @@ def panels(
 def _details(output: str, cohort: Cohort, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Placement, size and reported findings of some rows; the heat maps of all others are never held."""
     keys = {(cohort.rows["uri"].iloc[row], cohort.rows["scored_at"].iloc[row]): row for row in rows}
-    wanted = (pc.field("ensemble_digest") == cohort.contract.ensemble_digest) & pc.field("uri").isin(
-        [uri for uri, _ in keys]
-    )
-    files = [storage.filesystem(uri) for uri in score_files(output)]
-    scores = pds.dataset(
-        [path for _, path in files], filesystem=files[0][0], format="parquet", schema=schema(cohort.contract)
-    )
+    chosen = pc.field("uri").isin([uri for uri, _ in keys])
+    scores = rows_of(output, wanted=_DETAILS, contract=cohort.contract, where=chosen)
     found = {}
-    for values in scores.to_table(columns=_DETAILS, filter=wanted).to_pylist():
+    for values in scores.to_pylist():
         row = keys.get((values["uri"], pd.Timestamp(values["scored_at"])))
         if row is not None:
             found[row] = values
@@ -144,9 +138,9 @@ def _film(details: Mapping[str, Any]) -> Film:
 
 
 def _unchanged(uri: str, version: str) -> bool:
-    """Whether the storage still lists the version that was scored; true where it does not tell."""
+    """Whether the storage still holds the version that was scored; true where it does not tell."""
     try:
-        return all(item.version == version for item in storage.list_objects(uri, missing_ok=True) if item.uri == uri)
+        return storage.stat(uri).version == version
     except StorageError:
         return True
 

@@ -108,10 +108,11 @@ def combine_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     return maps.mean(dim=0), maps.std(dim=0, correction=0)
 
 
-class _Tapped(nn.Module):
+class Tapped(nn.Module):
     """A member whose last feature map passes through a module that pytorch-grad-cam can hook."""
 
     def __init__(self, member: Member) -> None:
+        """Wrap `member`; `tap` is the layer to hook."""
         super().__init__()
         self.member, self.tap = member, nn.Identity()
 
@@ -128,7 +129,7 @@ def library_maps(member: Member, images: Tensor, *, grid: int, method: LibraryMe
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     methods = {"gradcam++": GradCAMPlusPlus, "layercam": LayerCAM, "eigencam": EigenCAM}
-    network = _Tapped(member).eval()
+    network = Tapped(member).eval()
     with torch.no_grad():
         logits = network(images)
     pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images

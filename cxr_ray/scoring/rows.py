@@ -19,7 +19,7 @@ from cxr_ray.images.preprocess import Placement
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.models.ensemble import Scores
 from cxr_ray.scoring import table
-from cxr_ray.scoring.table import FAULTED, FINDING, HEADER, IDENTITY, READING, SCORED, Contract
+from cxr_ray.scoring.table import BOX, FAULTED, FINDING, HEADER, IDENTITY, READING, SCORED, Contract
 
 Heatmaps = Literal["positive", "all", "none"]
 Array = npt.NDArray[Any]
@@ -202,15 +202,13 @@ def locate(heatmap: Array, size: int, placement: Placement, rows: int, columns: 
     regions, _ = ndimage.label(heatmap >= _BOX_LEVEL * heatmap.max(), structure=np.ones((3, 3)))
     inside = np.argwhere(regions == regions[peak])
     (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
-
-    def row_of(cells: float) -> float:
-        return float(np.clip(cells * cell * placement.row_scale + placement.row_offset, 0, rows))
-
-    def column_of(cells: float) -> float:
-        return float(np.clip(cells * cell * placement.column_scale + placement.column_offset, 0, columns))
-
+    row, column = placement.point_on_film(
+        float(peak[0] + 0.5) * cell, float(peak[1] + 0.5) * cell, rows=rows, columns=columns
+    )
+    edges = (float(top) * cell, float(left) * cell, float(bottom) * cell, float(right) * cell)
+    box = placement.box_on_film(edges, rows=rows, columns=columns)
     return {
-        "peak_row": min(row_of(peak[0] + 0.5), rows - 0.5),
-        "peak_column": min(column_of(peak[1] + 0.5), columns - 0.5),
-        "box": {"top": row_of(top), "left": column_of(left), "bottom": row_of(bottom), "right": column_of(right)},
+        "peak_row": min(row, rows - 0.5),
+        "peak_column": min(column, columns - 0.5),
+        "box": dict(zip(BOX.names, box, strict=True)),
     }

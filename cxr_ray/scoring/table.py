@@ -186,7 +186,7 @@ def score_files(output: str) -> list[str]:
 
 
 def contracts(output: str) -> dict[str, Contract]:
-    """Ensemble digest -> contract of the score files below `output`, read from one file of each run prefix."""
+    """Ensemble digest -> contract of the score files below `output`."""
     found: dict[str, Contract] = {}
     for uri in score_files(output):
         contract = read_contract(uri)
@@ -203,17 +203,20 @@ def read_contract(uri: str) -> Contract:
     return Contract.from_json(metadata[_METADATA_KEY])
 
 
-def rows_of(output: str, *, wanted: Sequence[str], contract: Contract) -> pa.Table:
-    """The `wanted` columns of all rows of one ensemble, old versions included; no rows when there are no files."""
+def rows_of(output: str, *, wanted: Sequence[str], contract: Contract, where: pc.Expression | None = None) -> pa.Table:
+    """The `wanted` columns of all rows of one ensemble, old versions included; no rows when there are no files.
+
+    `where` keeps only some rows, so that the columns of the others are never held.
+    """
     whole = schema(contract)
     part = pa.schema([whole.field(name) for name in wanted])
     files = score_files(output)
     if not files:
         return part.empty_table()
-    filesystem, _ = storage.filesystem(files[0])
-    paths = [storage.filesystem(uri)[1] for uri in files]
+    filesystem, paths = storage.paths_on(files)
     rows = pds.dataset(paths, filesystem=filesystem, format="parquet", schema=whole)
-    batches = rows.to_batches(columns=list(wanted), filter=pc.field("ensemble_digest") == contract.ensemble_digest)
+    chosen = pc.field("ensemble_digest") == contract.ensemble_digest
+    batches = rows.to_batches(columns=list(wanted), filter=chosen if where is None else chosen & where)
     return pa.Table.from_batches(batches, schema=part)
 
 
@@ -225,7 +228,7 @@ def read_scores(
     `ensemble_digest` None stands for the only ensemble. Raises ConfigError when `output` holds no scores, or
     several ensembles and none was chosen.
     """
-    contract = _choose(output, ensemble_digest)
+    contract = choose_contract(output, ensemble_digest)
     names = list(wanted) if wanted is not None else [c.name for c in columns(contract.findings)]
     needed = list(dict.fromkeys([*names, "uri", "scored_at"]))
     table = rows_of(output, wanted=needed, contract=contract)
@@ -235,8 +238,8 @@ def read_scores(
     return table.take(newest["_row_last"]).select(names), contract
 
 
-def _choose(output: str, ensemble_digest: str | None) -> Contract:
-    """The contract asked for, or the only one."""
+def choose_contract(output: str, ensemble_digest: str | None) -> Contract:
+    """The contract asked for, or the only one. Raises ConfigError when there is none, or not one."""
     found = contracts(output)
     if not found:
         raise ConfigError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cxr_ray.config import MemberConfig
 from cxr_ray.models import heatmaps
+from cxr_ray.models.heatmaps import Tapped
 from cxr_ray.models.member import Member, create
 
 FINDINGS = ("A", "B", "C", "D", "E")
@@ -38,17 +39,6 @@ def make_member(backbone: str, stride: int | None = None, hidden: int | None = N
 
 def images(count: int, size: int) -> Tensor:
     return torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-
-
-class Tapped(nn.Module):
-    """A member as pytorch-grad-cam wants it: one module whose output is the last feature map."""
-
-    def __init__(self, member: Member) -> None:
-        super().__init__()
-        self.member, self.tap = member, nn.Identity()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.member.head(self.tap(self.member.features(pixels)).clone())
 
 
 def reference_maps(member: Member, pixels: Tensor) -> np.ndarray:
