@@ -275,6 +275,9 @@ def _ray(address: str | None, *, debug: bool) -> Iterator[None]:
 
 def connect(address: str | None, *, debug: bool) -> None:
     """Join the Ray cluster at `address`, or that of the job that runs us, or start a local one that ends with us."""
+    # Several members start at once, each with a worker or two that do nothing but wait. Ray warns of them otherwise,
+    # on stdout, where the result belongs.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
     import ray
     import ray.data
 
