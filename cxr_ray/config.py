@@ -33,6 +33,11 @@ class PreprocessConfig(Section):
         (0.5, 99.5),
         description="Grey range, in percent of pixels, for images whose header gives no usable window.",
     )
+    reduced_decode: Literal["never", "lossy", "always"] = Field(
+        "lossy",
+        description="JPEG 2000 decoded at 1/2, 1/4 or 1/8 of its size where that is still at least S: not at all, for"
+        " the lossy transfer syntaxes, or for the lossless ones too, whose input then differs by a grey level or two.",
+    )
 
     @model_validator(mode="after")
     def _percentiles_ascend(self) -> Self:
@@ -47,6 +52,15 @@ class LimitsConfig(Section):
 
     object_bytes: int = Field(256 * 2**20, ge=1, description="Largest object that is read, in bytes.")
     pixels: int = Field(120_000_000, ge=1, description="Most pixels (rows x columns) of one image.")
+    archive_members: int = Field(100_000, ge=1, description="Most members of one .zip or .tar.")
+    expansion_ratio: float = Field(
+        250.0,
+        ge=1.0,
+        description="Largest size of deflated data (an archive's member, a dataset) over its stored size.",
+    )
+    decode_seconds: float = Field(
+        60.0, gt=0.0, description="Longest time one image may take from bytes to model input, in seconds."
+    )
 
 
 class GateConfig(Section):

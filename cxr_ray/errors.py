@@ -27,12 +27,25 @@ class Fault(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT = "corrupt"
     UNSUPPORTED_ENCODING = "unsupported_encoding"
+    BAD_ARCHIVE = "bad_archive"
+    DECODER_CRASHED = "decoder_crashed"
+    DECODER_TIMEOUT = "decoder_timeout"
     NO_PIXELS = "no_pixels"
+    STRUCTURED_REPORT = "structured_report"
+    DICOMDIR = "dicomdir"
     MULTIPLE_FRAMES = "multiple_frames"
     COLOUR = "colour"
     BLANK = "blank"
+    FLAT = "flat"
+    TEXT_PAGE = "text_page"
+    EXTREME_ASPECT = "extreme_aspect"
     TOO_SMALL = "too_small"
     WRONG_MODALITY = "wrong_modality"
+    MAMMOGRAM = "mammogram"
+    SCREENSHOT = "screenshot"
+    LOCALIZER = "localizer"
+    FOR_PROCESSING = "for_processing"
+    NOT_HUMAN = "not_human"
     WRONG_BODY_PART = "wrong_body_part"
     WRONG_VIEW = "wrong_view"
 
@@ -46,12 +59,25 @@ FAULT_MEANINGS: dict[Fault, str] = {
     Fault.NOT_AN_IMAGE: "The bytes begin like no format that is read here (DICOM, PNG, JPEG, TIFF).",
     Fault.CORRUPT: "The format is known, the content is truncated or contradicts itself.",
     Fault.UNSUPPORTED_ENCODING: "No installed decoder reads this transfer syntax or pixel layout.",
-    Fault.NO_PIXELS: "The DICOM object has no pixel data (a report, a presentation state, a DICOMDIR).",
+    Fault.BAD_ARCHIVE: "The .zip or .tar cannot be listed, or holds more than `limits` allow; repack or unpack it.",
+    Fault.DECODER_CRASHED: "A decoder ended its process on this file; it was tried alone and cost nothing else.",
+    Fault.DECODER_TIMEOUT: "Decoding took longer than `limits.decode_seconds`; raise it if the file is genuine.",
+    Fault.NO_PIXELS: "The DICOM object has no pixel data (a presentation state, a key object selection, a plan).",
+    Fault.STRUCTURED_REPORT: "The DICOM object is a structured report or an encapsulated document, not an image.",
+    Fault.DICOMDIR: "The file is a DICOMDIR, the directory of a medium; list the files it names instead.",
     Fault.MULTIPLE_FRAMES: "More than one frame or page, so it is not clear which is the radiograph.",
     Fault.COLOUR: "The pixels are in colour, so this is not a radiograph.",
     Fault.BLANK: "All pixels have the same value, so there is nothing to see.",
-    Fault.TOO_SMALL: "The shorter side is below `gate.min_side`, as in localizers and thumbnails.",
+    Fault.FLAT: "Almost all pixels have the same value or the picture has next to no contrast.",
+    Fault.TEXT_PAGE: "The picture looks like a page of text or a form, not like a radiograph.",
+    Fault.EXTREME_ASPECT: "The longer side is over `gate.max_aspect` times the shorter, as in scanograms and banners.",
+    Fault.TOO_SMALL: "The shorter side is below `gate.min_side`, as in icons and thumbnails.",
     Fault.WRONG_MODALITY: "Modality is absent or not in `gate.modalities`.",
+    Fault.MAMMOGRAM: "Modality MG or the SOP class says mammography.",
+    Fault.SCREENSHOT: "A secondary capture: a picture of a screen or a scanned page, not the radiograph itself.",
+    Fault.LOCALIZER: "Image Type says LOCALIZER or SCOUT: a planning view, not a radiograph.",
+    Fault.FOR_PROCESSING: "Presentation Intent Type is FOR PROCESSING: raw detector data not meant to be looked at.",
+    Fault.NOT_HUMAN: "The header speaks of an animal.",
     Fault.WRONG_BODY_PART: "Body Part Examined is not in `gate.body_parts`.",
     Fault.WRONG_VIEW: "View Position is in `gate.excluded_views` (lateral and oblique views).",
 }

@@ -4,9 +4,10 @@ A uri is an absolute local path or `s3://bucket/key`. Credentials, region and en
 chain (environment, profile, instance role) and are never written anywhere. Knows nothing of images or tables.
 """
 
+import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -109,9 +110,14 @@ def get(uri: str, *, retries: int = 4) -> bytes:
     Raises:
         StorageError: NOT_FOUND and ACCESS_DENIED at once; STORAGE_UNAVAILABLE after `retries` repetitions.
     """
+    return _retried(lambda: _get_s3(uri) if is_remote(uri) else _get_local(uri), retries)
+
+
+def _retried(read: Callable[[], bytes], retries: int) -> bytes:
+    """What `read` returns, repeated with growing pauses while the storage is unavailable. Raises StorageError."""
     for attempt in range(retries + 1):
         try:
-            return _get_s3(uri) if is_remote(uri) else _get_local(uri)
+            return read()
         except StorageError as error:
             if error.fault is not Fault.STORAGE_UNAVAILABLE or attempt == retries:
                 raise
@@ -131,14 +137,84 @@ def _get_s3(uri: str) -> bytes:
     """One GET, its body checked against the announced length."""
     bucket, key = _split(uri)
     try:
-        answer = _client().get_object(Bucket=bucket, Key=key)
-        body = answer["Body"].read()
+        return _whole_body(_client().get_object(Bucket=bucket, Key=key), uri)
     except _s3_errors() as error:
         raise _storage_error(error, uri, "read") from error
+
+
+def _whole_body(answer: Any, uri: str) -> bytes:
+    """The body of an answer; raises StorageError when it is shorter than announced."""
+    body: bytes = answer["Body"].read()
     if len(body) != answer["ContentLength"]:
         detail = f"{uri} broke off after {len(body)} of {answer['ContentLength']} bytes."
         raise StorageError(Fault.STORAGE_UNAVAILABLE, detail)
     return body
+
+
+def get_range(uri: str, start: int, length: int, *, retries: int = 4) -> bytes:
+    """The `length` bytes from `start` of one object, fewer where it ends before. Raises StorageError like `get`."""
+    if length <= 0:
+        return b""
+    return _retried(
+        lambda: _range_s3(uri, start, length) if is_remote(uri) else _range_local(uri, start, length), retries
+    )
+
+
+def _range_local(uri: str, start: int, length: int) -> bytes:
+    """Part of a local file."""
+    try:
+        with Path(uri).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+    except OSError as error:
+        raise StorageError(_fault_of(error), f"{uri} cannot be read ({error.strerror}).") from error
+
+
+def _range_s3(uri: str, start: int, length: int) -> bytes:
+    """One ranged GET, its body checked against the announced length."""
+    bucket, key = _split(uri)
+    try:
+        answer = _client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}")
+        return _whole_body(answer, uri)
+    except _s3_errors() as error:
+        if getattr(error, "response", {}).get("Error", {}).get("Code") == "InvalidRange":
+            return b""
+        raise _storage_error(error, uri, "read") from error
+
+
+class RangedFile(io.RawIOBase):
+    """An object as a seekable file of known `size` that is read by ranges; wrap it in io.BufferedReader."""
+
+    def __init__(self, uri: str, size: int) -> None:
+        """Nothing is read yet."""
+        super().__init__()
+        self.uri, self.size, self.position = uri, size, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move within the object; reads beyond its end give nothing."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        self.position = max(0, base + offset)
+        return self.position
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the object. Raises StorageError."""
+        view = memoryview(buffer).cast("B")
+        part = get_range(self.uri, self.position, min(len(view), self.size - self.position))
+        view[: len(part)] = part
+        self.position += len(part)
+        return len(part)
 
 
 def put(uri: str, data: bytes) -> None:

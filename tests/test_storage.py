@@ -1,5 +1,6 @@
 """The one door to storage, on local files and on a listening S3 server (moto), with the same expectations."""
 
+import io
 import os
 import threading
 from pathlib import Path
@@ -131,3 +132,20 @@ def test_put_readers_never_see_half_a_file(tmp_path):
 )
 def test_join_absolute_parts_stand_alone(parts, expected):
     assert storage.join(*parts) == expected
+
+
+def test_ranged_file_any_seek_and_read_same_bytes_as_a_file(folder):
+    whole = bytes(range(256)) * 40
+    uri = f"{folder}/whole.bin"
+    storage.put(uri, whole)
+    reader, expected = io.BufferedReader(storage.RangedFile(uri, len(whole)), buffer_size=97), io.BytesIO(whole)
+    for offset, whence, length in ((0, 0, 10), (5_000, 0, 300), (-7, 2, 50), (-20, 1, 5), (len(whole) + 3, 0, 4)):
+        assert reader.seek(offset, whence) == expected.seek(offset, whence)
+        assert reader.read(length) == expected.read(length)
+    assert storage.get_range(uri, len(whole) + 5, 10) == b""
+
+
+def test_get_range_of_an_absent_object_not_found(folder):
+    with pytest.raises(StorageError) as caught:
+        storage.get_range(f"{folder}/absent", 0, 4)
+    assert caught.value.fault is Fault.NOT_FOUND
