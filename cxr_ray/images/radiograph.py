@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugi
 from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images import grey
-from cxr_ray.images.dicom import DicomImage, decode_dicom, is_dicom, read_dicom
+from cxr_ray.images.attributes import DicomImage
+from cxr_ray.images.dicom import decode_dicom, is_dicom, read_dicom
 from cxr_ray.images.header import Header, codec_border
 
 RasterFormat = Literal["png", "jpeg", "tiff"]

@@ -1,0 +1,124 @@
+"""Which decoder serves which transfer syntax, and the samples it gives.
+
+What a compressed frame says of itself is checked in codestream.py before a codec sees it. Knows nothing of what the
+samples mean: that is presentation.py.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import UID
+
+from cxr_ray.errors import DecodeError, Fault
+from cxr_ray.images.attributes import DicomImage, first_frame, name_of_uid, number_of
+from cxr_ray.images.codestream import Process, checked_stream
+from cxr_ray.images.header import PIXEL_DATA_KEYWORDS, codec_border
+
+NATIVE = (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+)
+JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+_PROCESSES: dict[str, Process] = {
+    uid.JPEGBaseline8Bit: "jpeg_baseline",
+    uid.JPEGExtended12Bit: "jpeg_extended",
+    uid.JPEGLossless: "jpeg_lossless",
+    uid.JPEGLosslessSV1: "jpeg_lossless",
+    uid.JPEGLSLossless: "jpeg_ls",
+    uid.JPEGLSNearLossless: "jpeg_ls",
+    uid.JPEG2000Lossless: "jpeg_2000",
+    uid.JPEG2000: "jpeg_2000",
+    uid.HTJ2KLossless: "jpeg_2000",
+    uid.HTJ2KLosslessRPCL: "jpeg_2000",
+    uid.HTJ2K: "jpeg_2000",
+}
+_PLUGINS: dict[str, tuple[str, ...]] = {
+    uid.JPEGBaseline8Bit: ("pillow", "pylibjpeg", "gdcm"),
+    uid.JPEGExtended12Bit: ("pillow", "pylibjpeg", "gdcm"),
+    uid.JPEGLossless: ("gdcm", "pylibjpeg"),
+    uid.JPEGLosslessSV1: ("gdcm", "pylibjpeg"),
+    uid.JPEGLSLossless: ("pyjpegls", "pylibjpeg", "gdcm"),
+    uid.JPEGLSNearLossless: ("pyjpegls", "pylibjpeg", "gdcm"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm", "pillow"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm", "pillow"),
+    uid.HTJ2KLossless: ("pylibjpeg",),
+    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
+    uid.HTJ2K: ("pylibjpeg",),
+    uid.RLELossless: ("pylibjpeg", "pydicom"),
+}
+"""pydicom's decoding plugins, the fastest first (measured; docs of the project, DESIGN section 9)."""
+
+
+def decode_samples(image: DicomImage) -> tuple[NDArray[Any], int]:
+    """The samples (H, W) or (H, W, 3) as the codec gives them, and the bits of a colour sample.
+
+    Unused bits of grey samples are not yet cleared.
+    """
+    syntax, dataset, plugin = image.transfer_syntax, image.dataset, _plugin(image.transfer_syntax)
+    options: dict[str, Any] = {}
+    if syntax in NATIVE:
+        _check_length(image)
+        options["view_only"] = True
+    elif syntax != uid.RLELossless:
+        options |= _codestream_options(image)
+    if image.header.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2"):
+        options["correct_unused_bits"] = False
+    with codec_border("Decoding the pixel data"):
+        if syntax == uid.JPEGExtended12Bit and options["bits_stored"] > 8:
+            # pydicom refuses GDCM here, yet GDCM takes the precision from the codestream, whatever the syntax is
+            # called (checked on RG2_JPLY and, in the tests, on all 12 bits). Nothing else installed can do it.
+            options = {**as_pixel_options(dataset), **options, "pixel_keyword": "PixelData"}
+            decoder, source, plugin = get_decoder(uid.JPEGLosslessSV1), dataset.PixelData, "gdcm"
+        else:
+            decoder, source = get_decoder(syntax), dataset
+        samples, properties = decoder.as_array(source, index=0, decoding_plugin=plugin, **options)
+    return samples, int(properties.get("bits_stored", 0))
+
+
+def _check_length(image: DicomImage) -> None:
+    """Refuse native pixel data that is longer than its header accounts for by more than a row of padding.
+
+    pydicom refuses what is too short and shows the beginning of what is too long.
+    """
+    samples, bits = (number_of(image.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
+    row_bytes = (image.header.columns or 0) * samples * bits / 8.0
+    length = sum(len(image.dataset[keyword].value) for keyword in PIXEL_DATA_KEYWORDS if keyword in image.dataset)
+    if length > row_bytes * (image.header.rows or 0) + max(row_bytes, 2.0):
+        detail = f"(7FE0,0010) PixelData has {length} bytes, more than Rows, Columns and BitsAllocated account for; "
+        raise DecodeError(Fault.CORRUPT, detail + "export the file again.")
+
+
+def _codestream_options(image: DicomImage) -> dict[str, Any]:
+    """What the JPEG or JPEG 2000 codestream says that the header may have wrong; raises CORRUPT if they disagree."""
+    frame = first_frame(image.dataset)
+    samples, bits_allocated = (number_of(image.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
+    precision = checked_stream(
+        frame,
+        process=_PROCESSES[image.transfer_syntax],
+        rows=image.header.rows,
+        columns=image.header.columns,
+        samples=samples,
+        bits_allocated=bits_allocated,
+    ).precision
+    if image.transfer_syntax not in JPEG:
+        return {"bits_stored": precision}
+    return {"bits_allocated": 8 if precision <= 8 else 16, "bits_stored": max(8, precision)}
+
+
+def _plugin(syntax: UID) -> str:
+    """The fastest installed pydicom plugin for `syntax`, empty for native pixel data; raises UNSUPPORTED_ENCODING."""
+    if syntax in NATIVE:
+        return ""
+    wanted = _PLUGINS.get(syntax, ())
+    available = get_decoder(syntax).available_plugins if wanted else ()
+    for plugin in wanted:
+        if plugin in available:
+            return plugin
+    remedy = "install the codecs this package depends on" if wanted else "convert it to a supported transfer syntax"
+    detail = f"(0002,0010) TransferSyntaxUID {syntax} ({name_of_uid(syntax)}) has no installed decoder; {remedy}."
+    raise DecodeError(Fault.UNSUPPORTED_ENCODING, detail)
