@@ -54,33 +54,83 @@ FAULT_MEANINGS: dict[Fault, str] = {
     Fault.NOT_FOUND: "The object was listed but is gone when read; list the input again.",
     Fault.ACCESS_DENIED: "The storage refuses to hand the object out; check credentials and permissions.",
     Fault.STORAGE_UNAVAILABLE: "The storage did not answer after all retries; check endpoint and network.",
-    Fault.EMPTY_FILE: "The object has no bytes.",
+    Fault.EMPTY_FILE: "The object has no bytes; transfer it again.",
     Fault.TOO_LARGE: "The object or its pixels exceed the configured limits; raise `limits` if the file is genuine.",
-    Fault.NOT_AN_IMAGE: "The bytes begin like no format that is read here (DICOM, PNG, JPEG, TIFF).",
-    Fault.CORRUPT: "The format is known, the content is truncated or contradicts itself.",
-    Fault.UNSUPPORTED_ENCODING: "No installed decoder reads this transfer syntax or pixel layout.",
+    Fault.NOT_AN_IMAGE: "The bytes begin like no format that is read here; convert it to DICOM, PNG, JPEG or TIFF, or"
+    " leave it out with `exclude`.",
+    Fault.CORRUPT: "The format is known, but the content is truncated or contradicts itself; transfer it again.",
+    Fault.UNSUPPORTED_ENCODING: "No installed decoder reads this transfer syntax or pixel layout; convert the file.",
     Fault.BAD_ARCHIVE: "The .zip or .tar cannot be listed, or holds more than `limits` allow; repack or unpack it.",
-    Fault.DECODER_CRASHED: "A decoder ended its process on this file; it was tried alone and cost nothing else.",
+    Fault.DECODER_CRASHED: "A decoder ended its process on this file, which was tried alone and cost no other image;"
+    " export it again in another transfer syntax.",
     Fault.DECODER_TIMEOUT: "Decoding took longer than `limits.decode_seconds`; raise it if the file is genuine.",
-    Fault.NO_PIXELS: "The DICOM object has no pixel data (a presentation state, a key object selection, a plan).",
-    Fault.STRUCTURED_REPORT: "The DICOM object is a structured report or an encapsulated document, not an image.",
+    Fault.NO_PIXELS: "The DICOM object has no pixel data (a presentation state, a key object selection, a plan); leave"
+    " such objects out.",
+    Fault.STRUCTURED_REPORT: "The DICOM object is a structured report or an encapsulated document, not an image; leave"
+    " such objects out.",
     Fault.DICOMDIR: "The file is a DICOMDIR, the directory of a medium; list the files it names instead.",
-    Fault.MULTIPLE_FRAMES: "More than one frame or page, so it is not clear which is the radiograph.",
-    Fault.COLOUR: "The pixels are in colour, so this is not a radiograph.",
-    Fault.BLANK: "All pixels have the same value, so there is nothing to see.",
-    Fault.FLAT: "Almost all pixels have the same value or the picture has next to no contrast.",
-    Fault.TEXT_PAGE: "The picture looks like a page of text or a form, not like a radiograph.",
-    Fault.EXTREME_ASPECT: "The longer side is over `gate.max_aspect` times the shorter, as in scanograms and banners.",
-    Fault.TOO_SMALL: "The shorter side is below `gate.min_side`, as in icons and thumbnails.",
-    Fault.WRONG_MODALITY: "Modality is absent or not in `gate.modalities`.",
-    Fault.MAMMOGRAM: "Modality MG or the SOP class says mammography.",
-    Fault.SCREENSHOT: "A secondary capture: a picture of a screen or a scanned page, not the radiograph itself.",
-    Fault.LOCALIZER: "Image Type says LOCALIZER or SCOUT: a planning view, not a radiograph.",
-    Fault.FOR_PROCESSING: "Presentation Intent Type is FOR PROCESSING: raw detector data not meant to be looked at.",
-    Fault.NOT_HUMAN: "The header speaks of an animal.",
-    Fault.WRONG_BODY_PART: "Body Part Examined is not in `gate.body_parts`.",
-    Fault.WRONG_VIEW: "View Position is in `gate.excluded_views` (lateral and oblique views).",
+    Fault.MULTIPLE_FRAMES: "The file has more than one frame or page, so it is not clear which is the radiograph;"
+    " export it as a single image.",
+    Fault.COLOUR: "The pixels are in colour, so this is not a radiograph; export the radiograph itself, in grey.",
+    Fault.BLANK: "All pixels have the same value, so there is nothing to see; export the image again.",
+    Fault.FLAT: "Almost all of the picture is of one shade or without detail; export the radiograph itself, or set"
+    " `gate.image_check` to never.",
+    Fault.TEXT_PAGE: "The picture looks like a page of text or a form; export the radiograph itself, or set"
+    " `gate.image_check` to never.",
+    Fault.EXTREME_ASPECT: "The longer side is over `gate.max_aspect` times the shorter, as in scanograms and banners;"
+    " raise it to score such images.",
+    Fault.TOO_SMALL: "The shorter side is below `gate.min_side`, as in icons and thumbnails; lower it to score such"
+    " images.",
+    Fault.WRONG_MODALITY: "Modality is absent or not in `gate.modalities`; add it there to score such images.",
+    Fault.MAMMOGRAM: "Modality or SOP class says mammography; add `mammogram` to `gate.kinds` and MG to"
+    " `gate.modalities` to score such images.",
+    Fault.SCREENSHOT: "The image is a secondary capture: a picture of a screen or a scanned page, not the radiograph"
+    " itself; add `screenshot` to `gate.kinds` to score such images.",
+    Fault.LOCALIZER: "Image Type says LOCALIZER, SCOUT or TOPOGRAM: a planning view, not a radiograph; add `localizer`"
+    " to `gate.kinds` to score such images.",
+    Fault.FOR_PROCESSING: "The image holds raw detector data that is not meant to be looked at; score its FOR"
+    " PRESENTATION sibling, or add `for_processing` to `gate.kinds`.",
+    Fault.NOT_HUMAN: "The header speaks of an animal; add `animal` to `gate.kinds` to score such images.",
+    Fault.WRONG_BODY_PART: "The header names a body part that is not in `gate.body_parts`; add it there to score such"
+    " images.",
+    Fault.WRONG_VIEW: "The header names a view that is not in `gate.views`, such as a lateral or an oblique one; add it"
+    " there to score such images.",
 }
+"""What each fault means and what can be done about it, one sentence each; docs/faults.md is made of them."""
+
+FAULT_GROUPS: dict[str, tuple[Fault, ...]] = {
+    "Storage": (Fault.NOT_FOUND, Fault.ACCESS_DENIED, Fault.STORAGE_UNAVAILABLE),
+    "Reading": (
+        *(Fault.EMPTY_FILE, Fault.TOO_LARGE, Fault.NOT_AN_IMAGE, Fault.BAD_ARCHIVE),
+        *(Fault.NO_PIXELS, Fault.STRUCTURED_REPORT, Fault.DICOMDIR),
+    ),
+    "Not a chest film": (
+        *(Fault.NOT_HUMAN, Fault.MAMMOGRAM, Fault.SCREENSHOT, Fault.LOCALIZER, Fault.FOR_PROCESSING),
+        *(Fault.WRONG_MODALITY, Fault.WRONG_BODY_PART, Fault.WRONG_VIEW, Fault.TOO_SMALL, Fault.EXTREME_ASPECT),
+        *(Fault.COLOUR, Fault.FLAT, Fault.TEXT_PAGE),
+    ),
+    "Decoding": (
+        *(Fault.CORRUPT, Fault.UNSUPPORTED_ENCODING, Fault.MULTIPLE_FRAMES, Fault.BLANK),
+        *(Fault.DECODER_CRASHED, Fault.DECODER_TIMEOUT),
+    ),
+}
+"""Every fault under the stage that finds it, in the order of the checks."""
+
+
+def faults_document() -> str:
+    """docs/faults.md: every code with its meaning, by stage."""
+    lines = [
+        "# Faults",
+        "",
+        "Why an image has no score: the codes in the column `fault` of the score table. `fault_detail` says the same",
+        "with the tag, the name and the value of the image at hand. Codes never change their meaning.",
+        "",
+        "Written by `python -m cxr_ray.errors > docs/faults.md`; edit cxr_ray/errors.py instead.",
+    ]
+    for group, faults in FAULT_GROUPS.items():
+        lines += ["", f"## {group}", "", "| code | meaning and remedy |", "|---|---|"]
+        lines += [f"| `{fault.value}` | {FAULT_MEANINGS[fault]} |" for fault in faults]
+    return "\n".join(lines) + "\n"
 
 
 class CxrRayError(Exception):
@@ -119,3 +169,7 @@ class StorageError(_FaultError):
 
 class DecodeError(_FaultError):
     """These bytes cannot become a model input."""
+
+
+if __name__ == "__main__":
+    print(faults_document(), end="")

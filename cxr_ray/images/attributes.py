@@ -43,13 +43,17 @@ def spacing_of(dataset: pydicom.Dataset, keyword: str) -> tuple[float, float] | 
 
 def text_of(dataset: pydicom.Dataset, keyword: str) -> str | None:
     """The first value as text without padding; None when absent, empty or unreadable."""
+    return next(iter(texts_of(dataset, keyword)), None)
+
+
+def texts_of(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as text without padding; none when absent, empty or unreadable."""
     try:
         value = value_of(dataset, keyword)
     except DecodeError:
-        return None
-    if isinstance(value, pydicom.multival.MultiValue):
-        value = value[0] if value else None
-    return None if value is None else str(value).strip(" \0")
+        return ()
+    values = value if isinstance(value, pydicom.multival.MultiValue) else () if value is None else (value,)
+    return tuple(str(part).strip(" \0") for part in values)
 
 
 def number_of(dataset: pydicom.Dataset, keyword: str) -> float:

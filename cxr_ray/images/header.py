@@ -1,4 +1,4 @@
-"""What is read of a header, and what of it may get out: UIDs, code strings, numbers and a keyed hash.
+"""What is read of a header, and what of it may get out: UIDs, codes of fixed vocabularies, numbers and a keyed hash.
 
 The attributes listed here are read and no others; of these no name, date, description or comment passes, and neither
 does the text of a foreign exception, warning or log line, which may quote any of them. Knows nothing of pydicom or any
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cxr_ray.config import ImageKind
 from cxr_ray.errors import DecodeError, Fault
 
 NOT_CODED = "NOT CODED"
-"""Stands in a `Header` for a value that is present but is no code string, so that the gate can tell it from absent."""
+"""Stands for a value that is present but is no code string."""
 
 HEADER_KEYWORDS = [
     "SOPClassUID",
@@ -34,6 +35,20 @@ HEADER_KEYWORDS = [
     "Columns",
     "PixelSpacing",
     "ImagerPixelSpacing",
+]
+SHUTTER_KEYWORDS = [
+    pattern.format(device)
+    for device in ("Shutter", "Collimator")
+    for pattern in (
+        "{}Shape",
+        "{}LeftVerticalEdge",
+        "{}RightVerticalEdge",
+        "{}UpperHorizontalEdge",
+        "{}LowerHorizontalEdge",
+        "CenterOfCircular{}",
+        "RadiusOfCircular{}",
+        "VerticesOfThePolygonal{}",
+    )
 ]
 PIXEL_KEYWORDS = [
     "SamplesPerPixel",
@@ -59,6 +74,7 @@ PIXEL_KEYWORDS = [
     "VOILUTFunction",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
+    *SHUTTER_KEYWORDS,
 ]
 PALETTE_KEYWORDS = [
     pattern.format(colour)
@@ -71,15 +87,40 @@ PALETTE_KEYWORDS = [
 ]
 PIXEL_DATA_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
+TAGS = {
+    "Modality": "(0008,0060)",
+    "BodyPartExamined": "(0018,0015)",
+    "ViewPosition": "(0018,5101)",
+    "AnatomicRegionSequence": "(0008,2218)",
+    "ViewCodeSequence": "(0054,0220)",
+    "PatientOrientation": "(0020,0020)",
+    "AcquisitionDeviceProcessingDescription": "(0018,1400)",
+    "PerformedProtocolCodeSequence": "(0040,0260)",
+    "SeriesDescription": "(0008,103E)",
+    "ProtocolName": "(0018,1030)",
+    "StudyDescription": "(0008,1030)",
+}
+"""Where a `Hint` may come from, as a fault's sentence names it."""
+
 _QUIET_LIBRARIES = ("pydicom", "PIL", "pylibjpeg", "openjpeg")
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What identifies and describes an image, made of UIDs, code strings and numbers only.
+class Hint:
+    """A code of terms.py and the keyword of the attribute that said so, one of `TAGS`."""
 
-    None means absent, or, for a UID or a number, not usable. A code string that is none reads `NOT_CODED`.
-    `rows` and `columns` are those of `Radiograph.pixels`; the other attributes are None unless `format` is dicom.
+    code: str
+    keyword: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What identifies and describes an image, made of UIDs, numbers and codes of fixed vocabularies only.
+
+    None means absent, or, for a UID or a number, not usable. A code that is in no vocabulary reads OTHER, for a valid
+    code string may be anybody's name. `body_part` and `view` are the header's last word on them, gathered in hints.py;
+    `kinds` is what the image is beside, or instead of, a radiograph of a patient.
+    `rows` and `columns` are those of the film; the other attributes are None unless `format` is dicom.
     `patient_key` is the hex HMAC-SHA256 of Patient ID. `pixel_spacing_mm` is the distance between rows, then columns.
     """
 
@@ -89,13 +130,24 @@ class Header:
     study_instance_uid: str | None = None
     patient_key: str | None = None
     modality: str | None = None
-    body_part_examined: str | None = None
-    view_position: str | None = None
+    body_part: Hint | None = None
+    view: Hint | None = None
+    kinds: tuple[ImageKind, ...] = ()
     photometric_interpretation: str | None = None
     transfer_syntax_uid: str | None = None
     rows: int | None = None
     columns: int | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
+
+    @property
+    def body_part_examined(self) -> str | None:
+        """The code of the body part, as a row shows it."""
+        return self.body_part.code if self.body_part else None
+
+    @property
+    def view_position(self) -> str | None:
+        """The code of the view, as a row shows it."""
+        return self.view.code if self.view else None
 
 
 def clean_uid(text: str | None) -> str | None:
@@ -158,4 +210,6 @@ def silence_libraries() -> None:
     if rule not in warnings.filters:
         warnings.filterwarnings("ignore", module=modules)
     for library in _QUIET_LIBRARIES:
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+        logger = logging.getLogger(library)
+        if logger.level != logging.CRITICAL:  # setting it anew clears every logger's cache: 9 ms an image
+            logger.setLevel(logging.CRITICAL)

@@ -4,7 +4,7 @@ Shapes: B images of a batch, F findings, S input side, G heat-map grid.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -13,8 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import ndimage
 
-from cxr_ray.errors import Fault
-from cxr_ray.images.header import Header
+from cxr_ray.images.intake import Decoded
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.models.ensemble import Scores
@@ -36,22 +35,6 @@ DECODED = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """One image on its way to the ensemble: a model input with its placement, or a fault with its sentence."""
-
-    uri: str
-    object_version: str
-    header: Header | None
-    voi_source: str | None
-    placement: Placement | None
-    pixels: Array | None
-    fault: Fault | None
-    fault_detail: str | None
-    fetch_seconds: float
-    decode_seconds: float
-
-
 def decoded_table(images: Sequence[Decoded]) -> pa.Table:
     """The images as one Arrow table; pixels are the S x S bytes of the model input."""
     return pa.Table.from_pylist([_decoded_row(image) for image in images], schema=DECODED)
@@ -59,15 +42,15 @@ def decoded_table(images: Sequence[Decoded]) -> pa.Table:
 
 def _decoded_row(image: Decoded) -> dict[str, Any]:
     """One image as plain values."""
-    header = asdict(image.header) if image.header else {}
     return {
-        **{column.name: header.get(column.name) for column in HEADER},
+        **{column.name: getattr(image.header, column.name, None) for column in HEADER},
         "uri": image.uri,
         "object_version": image.object_version,
         "status": SCORED if image.fault is None else FAULTED,
         "fault": None if image.fault is None else image.fault.value,
         "fault_detail": image.fault_detail,
         "voi_source": image.voi_source,
+        "gate": image.gate,
         "placement": None if image.placement is None else asdict(image.placement),
         "pixels": None if image.pixels is None else image.pixels.tobytes(),
         "fetch_seconds": image.fetch_seconds,

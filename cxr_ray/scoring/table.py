@@ -18,7 +18,7 @@ from cxr_ray import storage
 from cxr_ray.errors import ConfigError
 from cxr_ray.labels.findings import column_suffix
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCORED, FAULTED = "scored", "faulted"
 KEY = ("uri", "object_version", "ensemble_digest", "preprocess_digest")
 _METADATA_KEY = b"cxr_ray"
@@ -73,10 +73,10 @@ HEADER = (
     Column("series_instance_uid", pa.string(), "Series Instance UID (0020,000E)"),
     Column("study_instance_uid", pa.string(), "Study Instance UID (0020,000D)"),
     Column("patient_key", pa.string(), "HMAC-SHA256 of Patient ID (0010,0020), null without CXR_RAY_PATIENT_KEY"),
-    Column("modality", pa.string(), "Modality (0008,0060)"),
-    Column("body_part_examined", pa.string(), "Body Part Examined (0018,0015)"),
-    Column("view_position", pa.string(), "View Position (0018,5101)"),
-    Column("photometric_interpretation", pa.string(), "Photometric Interpretation (0028,0004)"),
+    Column("modality", pa.string(), "Modality (0008,0060), a defined term or OTHER"),
+    Column("body_part_examined", pa.string(), "body part the header says, a code of PS3.16 Annex L or OTHER"),
+    Column("view_position", pa.string(), "view the header says: PA, AP, FRONTAL, LATERAL, LL, RL, ... or OTHER"),
+    Column("photometric_interpretation", pa.string(), "Photometric Interpretation (0028,0004), a defined term"),
     Column("transfer_syntax_uid", pa.string(), "Transfer Syntax UID (0002,0010)"),
     Column("rows", pa.int32(), "height of the original image, pixels"),
     Column("columns", pa.int32(), "width of the original image, pixels"),
@@ -85,6 +85,7 @@ HEADER = (
 
 READING = (
     Column("voi_source", pa.string(), "where the grey range came from: header LUT or window, percentiles, full range"),
+    Column("gate", pa.string(), "what let the image pass: `header`, `image` (the look at its pixels), `unchecked`"),
     Column("placement", PLACEMENT, "original = model input x scale + offset, in pixels, per axis"),
 )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_ray.errors import ConfigError
+from cxr_ray.errors import FAULT_MEANINGS, ConfigError, Fault
 from cxr_ray.evaluation.localisation import ALL_FINDINGS
 from cxr_ray.evaluation.metrics import finding_metrics
 from cxr_ray.evaluation.report import ReportSummary, write_report
@@ -105,7 +105,7 @@ def test_write_report_accounting_adds_up_in_words(written: Written) -> None:
 
 def test_write_report_faults_have_meaning_and_examples(written: Written) -> None:
     text = written.page.text
-    assert "corrupt 2 22.2 % The format is known, the content is truncated or contradicts itself." in text
+    assert f"corrupt 2 22.2 % {FAULT_MEANINGS[Fault.CORRUPT]}" in text
     assert "side.dcm View Position (0018,5101) is 'LL'." in text
     assert ("code", {}) in written.page.elements
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from cxr_ray.errors import Fault
 from cxr_ray.images.header import Header
+from cxr_ray.images.intake import Decoded
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.models.ensemble import load_ensemble
-from cxr_ray.scoring.rows import Decoded, decoded_table, locate, score_rows, stack_pixels
+from cxr_ray.scoring.rows import decoded_table, locate, score_rows, stack_pixels
 from cxr_ray.scoring.run import contract_of
 
 # A film of 200 x 100 pixels in a model input of 64: scale 3.125, padded by 16 model pixels left and right.
@@ -55,14 +56,12 @@ def decoded():
     good = Decoded(
         "/a.dcm",
         "1",
-        header,
-        "window",
-        PLACEMENT,
-        random.integers(0, 256, (64, 64), dtype=np.uint8),
-        None,
-        None,
-        0.1,
-        0.2,
+        fetch_seconds=0.1,
+        decode_seconds=0.2,
+        header=header,
+        voi_source="window",
+        placement=PLACEMENT,
+        pixels=random.integers(0, 256, (64, 64), dtype=np.uint8),
     )
     fault = replace(
         good, uri="/b.dcm", placement=None, pixels=None, voi_source=None, fault=Fault.CORRUPT, fault_detail="Broken."
