@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ray.errors import DecodeError, Fault
-
-FloatArray = NDArray[np.float64]
+from cxr_ray.images.transfer import IDENTITY, FloatArray, Lut, Rescale, Span, Voi
 
 SAMPLED_PIXELS = 262_144
 """About this many pixels decide about percentiles; every 4th row and column of a 2500 x 2048 film."""
@@ -25,74 +24,10 @@ LEAST_INSIDE = 0.05
 """A window that clips all but this share of the pixels misses the data."""
 CHROMA_TOLERANCE = 16 / 255
 """Difference between channels, as a share of full scale, that JPEG noise and film tint reach on a grey film."""
+BORDER_SHARE = 0.01
+"""A least or greatest value that alone has more than this share of the pixels is a border or saturation."""
 COLOURED_SHARE = 0.01
 """Share of pixels above the tolerance that is still an annotation on a film and not a colour picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rescale:
-    """Modality transformation `slope * stored + intercept`. Source: PS3.3 C.11.1.1.2."""
-
-    slope: float = 1.0
-    intercept: float = 0.0
-
-    def __call__(self, values: FloatArray) -> FloatArray:
-        """Stored values to modality values."""
-        return values * self.slope + self.intercept
-
-
-@dataclass(frozen=True, slots=True)
-class Lut:
-    """Table of `entries` whose first belongs to the input `first`. Source: PS3.3 C.11.1.1.1 and C.11.2.1.1.
-
-    `bits` is the number of bits of one entry, so full scale is 2^bits - 1.
-    """
-
-    first: float
-    entries: FloatArray
-    bits: int
-
-    def __call__(self, values: FloatArray) -> FloatArray:
-        """The entry of each value; inputs before the first or beyond the last entry take that entry."""
-        index = np.clip(np.rint(values - self.first), 0, self.entries.size - 1)
-        return self.entries[index.astype(np.intp)]
-
-    def show(self, values: FloatArray) -> FloatArray:
-        """Modality values to grey 0..1; entries beyond the stated bits widen the scale."""
-        bits = max(self.bits, int(self.entries.max()).bit_length())
-        result: FloatArray = self(values) / (2**bits - 1)
-        return result
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A straight line from black at `low` to white at `high`; `low == high` is a step."""
-
-    low: float
-    high: float
-
-    def show(self, values: FloatArray) -> FloatArray:
-        """Modality values to grey 0..1, clipped."""
-        if self.high <= self.low:
-            return (values > self.low).astype(np.float64)
-        return np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sigmoid:
-    """VOI LUT Function SIGMOID. Source: PS3.3 C.11.2.1.3.1."""
-
-    center: float
-    width: float
-
-    def show(self, values: FloatArray) -> FloatArray:
-        """Modality values to grey, 0 and 1 reached only in the limit."""
-        exponent = np.clip(-4.0 * (values - self.center) / self.width, -700.0, 700.0)
-        result: FloatArray = 1.0 / (1.0 + np.exp(exponent))
-        return result
-
-
-Voi = Lut | Span | Sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +42,7 @@ class GreySteps:
     bits_stored: int
     high_bit: int
     signed: bool
-    modality: Rescale | Lut = Rescale()
+    modality: Rescale | Lut = IDENTITY
     padding: tuple[float, float] | None = None
     voi: tuple[tuple[str, Voi], ...] = ()
     inverted: bool = False
@@ -124,45 +59,6 @@ def stored_values(samples: NDArray[Any], *, bits_stored: int, high_bit: int, sig
     if signed:
         result[result >= 2.0 ** (bits_stored - 1)] -= 2.0**bits_stored
     return result
-
-
-def linear_span(center: float, width: float) -> Span:
-    """VOI LUT Function LINEAR, the default; `width` at least 1. Source: PS3.3 C.11.2.1.2.1."""
-    return Span(center - 0.5 - (width - 1.0) / 2.0, center - 0.5 + (width - 1.0) / 2.0)
-
-
-def linear_exact_span(center: float, width: float) -> Span:
-    """VOI LUT Function LINEAR_EXACT; `width` above 0. Source: PS3.3 C.11.2.1.3.2."""
-    return Span(center - width / 2.0, center + width / 2.0)
-
-
-def window(center: float, width: float, *, function: str) -> Span | Sigmoid | None:
-    """The VOI of one window, or None where the standard allows no such width or names no such function."""
-    if function == "LINEAR" and width >= 1.0:
-        return linear_span(center, width)
-    if function == "LINEAR_EXACT" and width > 0.0:
-        return linear_exact_span(center, width)
-    return Sigmoid(center, width) if function == "SIGMOID" and width > 0.0 else None
-
-
-def lut(
-    num_entries: int, first: int, bits: int, data: bytes | NDArray[np.int64], *, little_endian: bool, signed: bool
-) -> Lut:
-    """The table that LUT Descriptor (three numbers) and LUT Data (words, or their bytes) describe.
-
-    `signed` says that inputs may be negative, so that a first input stated as 65000 means -536. Entries of 8 bits
-    are packed two to a word by some writers and one to a word by others; the length tells.
-    Source: PS3.3 C.11.1.1.1, C.11.2.1.1.
-    """
-    num_entries = num_entries % 2**16 or 2**16
-    if isinstance(data, bytes):
-        packed = bits <= 8 and len(data) < 2 * num_entries
-        word = "u1" if packed else "<u2" if little_endian else ">u2"
-        entries: NDArray[Any] = np.frombuffer(data[: len(data) // 2 * 2], word)
-    else:
-        entries = data & 0xFFFF
-    start = first - 2**16 if signed and first >= 2**15 else first
-    return Lut(first=float(start), entries=entries[:num_entries].astype(np.float64), bits=bits)
 
 
 def padding_range(value: float, limit: float, *, bits_allocated: int | None, signed: bool) -> tuple[float, float]:
@@ -208,6 +104,25 @@ def percentile_range(values: FloatArray, counts: NDArray[Any], percentiles: tupl
     return span if span.low < span.high else Span(float(ordered[0]), float(ordered[-1]))
 
 
+def without_borders(values: FloatArray, counts: NDArray[Any], *, percentiles: tuple[float, float]) -> NDArray[np.int64]:
+    """`counts` without the pixels of a uniform border, which otherwise would decide where black or white is.
+
+    That are all pixels of the least and of the greatest value, each if it alone holds more than BORDER_SHARE. A
+    percentile of 0 or 100 asks for the very end, whatever holds it. Where fewer than two values would be left, all
+    stay.
+    """
+    kept, present = counts.copy(), counts > 0
+    if not present.any():
+        return counts
+    low, high = percentiles
+    for end, wanted in ((values[present].min(), low == 0.0), (values[present].max(), high == 100.0)):
+        at_end = values == end
+        if not wanted and counts[at_end].sum() > BORDER_SHARE * counts.sum():
+            kept[at_end] = 0
+    left = values[kept > 0]
+    return kept if left.size > 0 and left.min() < left.max() else counts
+
+
 def reveals(voi: Voi, values: FloatArray, counts: NDArray[Any]) -> bool:
     """Whether `voi` shows the film: in enough of the grey range, and, for a window, with enough pixels inside."""
     present = counts > 0
@@ -226,12 +141,13 @@ def reveals(voi: Voi, values: FloatArray, counts: NDArray[Any]) -> bool:
 def choose_voi(
     values: FloatArray, counts: NDArray[Any], steps: GreySteps, *, percentiles: tuple[float, float]
 ) -> tuple[str, Voi]:
-    """The first candidate that shows the film, else a robust range of its values.
+    """The first candidate that shows the film, else a robust range of its values; borders count in neither.
 
     Percentiles count from the dark end of the displayed film, so they change ends where it is inverted.
     """
     low, high = percentiles
     ends = (100.0 - high, 100.0 - low) if steps.inverted else (low, high)
+    counts = without_borders(values, counts, percentiles=ends)
     fallback = percentile_range(values, counts, ends)
     for source, voi in steps.voi:
         if reveals(voi, values, counts):
@@ -240,12 +156,18 @@ def choose_voi(
 
 
 def render(
-    samples: NDArray[Any], steps: GreySteps, *, percentiles: tuple[float, float]
+    samples: NDArray[Any],
+    steps: GreySteps,
+    *,
+    percentiles: tuple[float, float],
+    hidden: NDArray[np.bool_] | None = None,
+    uncounted: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], str]:
     """Samples (H, W), integer or float, to grey (H, W) 0..1 in MONOCHROME2 order, and the VOI that was used.
 
-    Padding is black whatever the photometric interpretation and takes no part in any statistic. The VOI output is
-    inverted last. Source: PS3.3 C.7.6.3.1.2, C.11.6. Raises DecodeError(BLANK) for a film of one value.
+    Padding and the pixels of `hidden` (H, W) are black whatever the photometric interpretation and take no part in
+    any statistic; those of `uncounted` (H, W) are shown, but take no part either. The VOI output is inverted last.
+    Source: PS3.3 C.7.6.3.1.2, C.11.6. Raises DecodeError(BLANK) for a film of one value.
     """
     narrow = samples.dtype.kind in "iu" and samples.dtype.itemsize <= 2
     words = sample_words(samples) if narrow else samples
@@ -258,10 +180,13 @@ def render(
     padded = padding_mask(stored, steps.padding)
     values = steps.modality(np.where(padded, 0.0, stored))
     tally = _tally_table if narrow else _tally_pixels
-    source, voi = choose_voi(*tally(words, values, padded), steps, percentiles=percentiles)
+    source, voi = choose_voi(*tally(words, values, padded, _either(hidden, uncounted)), steps, percentiles=percentiles)
     shown = voi.show(values)
     grey = np.where(padded, 0.0, 1.0 - shown if steps.inverted else shown).astype(np.float32)
-    return (grey[words] if narrow else grey), source
+    film = grey[words] if narrow else grey
+    if hidden is not None:
+        film[hidden] = 0.0
+    return film, source
 
 
 def sample_words(samples: NDArray[Any]) -> NDArray[Any]:
@@ -269,23 +194,33 @@ def sample_words(samples: NDArray[Any]) -> NDArray[Any]:
     return samples.astype(samples.dtype.newbyteorder("="), copy=False).view(f"u{samples.dtype.itemsize}")
 
 
+def _either(first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Where one of two masks holds; None is a mask that holds nowhere."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second
+
+
 def _tally_table(
-    words: NDArray[Any], values: FloatArray, padded: NDArray[np.bool_]
+    words: NDArray[Any], values: FloatArray, padded: NDArray[np.bool_], uncounted: NDArray[np.bool_] | None
 ) -> tuple[FloatArray, NDArray[np.int64]]:
     """The values that samples of 8 or 16 bits can have, and how many sampled pixels have each."""
     for step in (_stride(words), 1):
-        counts = np.bincount(words[::step, ::step].ravel(), minlength=padded.size) * ~padded
+        sampled = words[::step, ::step]
+        counted = sampled.ravel() if uncounted is None else sampled[~uncounted[::step, ::step]]
+        counts = np.bincount(counted, minlength=padded.size) * ~padded
         if np.count_nonzero(counts) > 1:
             break
     return values, counts
 
 
 def _tally_pixels(
-    words: NDArray[Any], values: FloatArray, padded: NDArray[np.bool_]
+    words: NDArray[Any], values: FloatArray, padded: NDArray[np.bool_], uncounted: NDArray[np.bool_] | None
 ) -> tuple[FloatArray, NDArray[np.int64]]:
     """The values of sampled pixels of wide samples, in ascending order, and how many pixels have each."""
+    left_out = padded if uncounted is None else padded | uncounted
     for step in (_stride(words), 1):
-        sampled = values[::step, ::step][~padded[::step, ::step]]
+        sampled = values[::step, ::step][~left_out[::step, ::step]]
         distinct, counts = np.unique(sampled, return_counts=True)
         if distinct.size > 1:
             break

@@ -1,9 +1,10 @@
-"""What a DICOM header says about the way from sample to grey, in the plain numbers of grey.py.
+"""What a DICOM header says about the way from sample to grey, in the plain numbers of grey.py and shutter.py.
 
-Source: PS3.3 C.7.6.3 (pixels), C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation).
+Source: PS3.3 C.7.6.3 (pixels), C.11.1 (modality), C.11.2 (VOI), C.11.6 (presentation), C.7.6.11 (display shutter),
+C.8.7.3 (collimator).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images import grey
+from cxr_ray.images import grey, transfer
 from cxr_ray.images.attributes import (
     DicomImage,
     code_of,
@@ -19,10 +20,12 @@ from cxr_ray.images.attributes import (
     number_of,
     numbers_of,
     optional_numbers_of,
+    texts_of,
     value_of,
 )
 from cxr_ray.images.codecs import JPEG, NATIVE
 from cxr_ray.images.header import PIXEL_DATA_KEYWORDS
+from cxr_ray.images.shutter import Mask, Opening, outside
 
 
 def grey_steps(image: DicomImage, samples: NDArray[Any]) -> grey.GreySteps:
@@ -45,6 +48,39 @@ def grey_steps(image: DicomImage, samples: NDArray[Any]) -> grey.GreySteps:
     )
 
 
+def closed(
+    image: DicomImage, shape: tuple[int, int], *, device: Literal["Shutter", "Collimator"], step: int = 1
+) -> Mask | None:
+    """The pixels (H, W) outside the display shutter or the X-ray collimator, None where the header has none.
+
+    `step` as in shutter.outside. Numbers that cannot be read are taken for absent, and so is a shape without them.
+    """
+    if f"{device}Shape" not in image.dataset:
+        return None
+    return outside(_opening(image.dataset, device), shape, step=step)
+
+
+def _opening(dataset: pydicom.Dataset, device: str) -> Opening:
+    """What the shapes that are named leave free."""
+    shapes = {text.upper() for text in texts_of(dataset, f"{device}Shape")}
+    edges = tuple(
+        value
+        for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
+        for value in optional_numbers_of(dataset, f"{device}{edge}Edge")
+    )
+    circle = tuple(
+        value
+        for keyword in (f"CenterOfCircular{device}", f"RadiusOfCircular{device}")
+        for value in optional_numbers_of(dataset, keyword)
+    )
+    vertices = optional_numbers_of(dataset, f"VerticesOfThePolygonal{device}")
+    return Opening(
+        rectangle=(edges[0], edges[1], edges[2], edges[3]) if "RECTANGULAR" in shapes and len(edges) == 4 else None,
+        circle=(circle[0], circle[1], circle[2]) if "CIRCULAR" in shapes and len(circle) == 3 else None,
+        polygon=tuple(zip(vertices[::2], vertices[1::2], strict=False)) if "POLYGONAL" in shapes else (),
+    )
+
+
 def _bits(image: DicomImage, samples: NDArray[Any], *, signed: bool) -> tuple[int, int]:
     """Bits Stored and High Bit of `samples`: the header's where words were handed through unseen.
 
@@ -60,7 +96,7 @@ def _bits(image: DicomImage, samples: NDArray[Any], *, signed: bool) -> tuple[in
     return bits_stored, high_bit if native and bits_stored <= high_bit + 1 <= width else bits_stored - 1
 
 
-def _modality(dataset: pydicom.Dataset, *, signed: bool) -> grey.Rescale | grey.Lut:
+def _modality(dataset: pydicom.Dataset, *, signed: bool) -> transfer.Rescale | transfer.Lut:
     """The modality transformation: the LUT, else the rescale, else none. Source: PS3.3 C.11.1."""
     for item in items_of(dataset, "ModalityLUTSequence"):
         return _lut(item, dataset, signed=signed)
@@ -68,7 +104,7 @@ def _modality(dataset: pydicom.Dataset, *, signed: bool) -> grey.Rescale | grey.
     intercept = (*numbers_of(dataset, "RescaleIntercept"), 0.0)[0]
     if slope == 0.0:
         raise DecodeError(Fault.CORRUPT, "(0028,1053) RescaleSlope is 0, which makes all pixels equal; correct it.")
-    return grey.Rescale(slope, intercept)
+    return transfer.Rescale(slope, intercept)
 
 
 def _padding(dataset: pydicom.Dataset, *, signed: bool) -> tuple[float, float] | None:
@@ -83,7 +119,7 @@ def _padding(dataset: pydicom.Dataset, *, signed: bool) -> tuple[float, float] |
     return grey.padding_range(value[0], limit[0], bits_allocated=bits, signed=signed)
 
 
-def _voi_luts(dataset: pydicom.Dataset, *, signed: bool) -> tuple[tuple[str, grey.Voi], ...]:
+def _voi_luts(dataset: pydicom.Dataset, *, signed: bool) -> tuple[tuple[str, transfer.Voi], ...]:
     """The first VOI LUT, or nothing where there is none that can be used. Source: PS3.3 C.11.2."""
     try:
         return tuple(("lut", _lut(item, dataset, signed=signed)) for item in items_of(dataset, "VOILUTSequence")[:1])
@@ -91,16 +127,16 @@ def _voi_luts(dataset: pydicom.Dataset, *, signed: bool) -> tuple[tuple[str, gre
         return ()
 
 
-def _windows(dataset: pydicom.Dataset) -> tuple[tuple[str, grey.Voi], ...]:
+def _windows(dataset: pydicom.Dataset) -> tuple[tuple[str, transfer.Voi], ...]:
     """The first of the windows, or nothing where its numbers make no window. Source: PS3.3 C.11.2."""
     centers, widths = (optional_numbers_of(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
     if not centers or not widths:
         return ()
-    window = grey.window(centers[0], widths[0], function=code_of(dataset, "VOILUTFunction") or "LINEAR")
+    window = transfer.window(centers[0], widths[0], function=code_of(dataset, "VOILUTFunction") or "LINEAR")
     return (("window", window),) if window else ()
 
 
-def _lut(item: pydicom.Dataset, dataset: pydicom.Dataset, *, signed: bool) -> grey.Lut:
+def _lut(item: pydicom.Dataset, dataset: pydicom.Dataset, *, signed: bool) -> transfer.Lut:
     """The table of a Modality or VOI LUT item of `dataset`; `signed`: its inputs may be negative."""
     descriptor, data = numbers_of(item, "LUTDescriptor"), value_of(item, "LUTData")
     words = data if isinstance(data, bytes) else np.array(data if data else (), dtype=np.int64)
@@ -109,4 +145,6 @@ def _lut(item: pydicom.Dataset, dataset: pydicom.Dataset, *, signed: bool) -> gr
             Fault.CORRUPT, "(0028,3002) LUTDescriptor or (0028,3006) LUTData is incomplete; export again."
         )
     num_entries, first, bits = (int(part) for part in descriptor)
-    return grey.lut(num_entries, first, bits, words, little_endian=bool(dataset.original_encoding[1]), signed=signed)
+    return transfer.lut(
+        num_entries, first, bits, words, little_endian=bool(dataset.original_encoding[1]), signed=signed
+    )

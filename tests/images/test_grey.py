@@ -12,7 +12,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images import grey
+from cxr_ray.images import grey, transfer
+from cxr_ray.images.phantom import make_phantom
 
 words_16 = hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7))
 
@@ -53,7 +54,7 @@ def test_rescale_negative_slope_equals_pydicom():
     dataset = Dataset()
     dataset.RescaleSlope, dataset.RescaleIntercept = -0.684, 200
     stored = np.arange(0, 4096, 5, dtype=np.uint16)
-    assert_allclose(grey.Rescale(-0.684, 200.0)(stored.astype(np.float64)), apply_modality_lut(stored, dataset))
+    assert_allclose(transfer.Rescale(-0.684, 200.0)(stored.astype(np.float64)), apply_modality_lut(stored, dataset))
 
 
 @pytest.mark.parametrize(("first", "signed"), [(0, False), (100, False), (-60, True)])
@@ -61,7 +62,7 @@ def test_lut_modality_equals_pydicom(first, signed):
     entries = (np.arange(300) ** 2 % 4001).astype(np.uint16)
     dataset = lut_dataset("ModalityLUTSequence", first=first, entries=entries, bits=16, signed=signed)
     stored = np.arange(-100 if signed else 0, 500, dtype=np.int16)
-    table = grey.lut(300, first, 16, entries.astype("<u2").tobytes(), little_endian=True, signed=signed)
+    table = transfer.lut(300, first, 16, entries.astype("<u2").tobytes(), little_endian=True, signed=signed)
     assert_array_equal(table(stored.astype(np.float64)), apply_modality_lut(stored, dataset))
 
 
@@ -69,12 +70,12 @@ def test_lut_voi_equals_pydicom_over_full_scale():
     entries = (np.arange(512) * 7 % 1024).astype(np.uint16)
     dataset = lut_dataset("VOILUTSequence", first=40, entries=entries, bits=10)
     values = np.arange(0, 700, dtype=np.uint16)
-    table = grey.lut(512, 40, 10, entries.astype("<u2").tobytes(), little_endian=True, signed=False)
+    table = transfer.lut(512, 40, 10, entries.astype("<u2").tobytes(), little_endian=True, signed=False)
     assert_allclose(table.show(values.astype(np.float64)), apply_voi_lut(values, dataset) / 1023.0)
 
 
 def test_lut_first_input_written_as_unsigned_is_negative_for_signed_pixels():
-    table = grey.lut(2, 2**16 - 5, 8, np.array([10, 20]), little_endian=True, signed=True)
+    table = transfer.lut(2, 2**16 - 5, 8, np.array([10, 20]), little_endian=True, signed=True)
     assert_array_equal(table(np.array([-6.0, -5.0, -4.0, 0.0])), [10, 10, 20, 20])
 
 
@@ -84,18 +85,18 @@ def test_lut_first_input_written_as_unsigned_is_negative_for_signed_pixels():
     ids=["packed", "words", "big endian words"],
 )
 def test_lut_8_bit_entries_either_packing_same_table(data, little_endian):
-    table = grey.lut(4, 0, 8, data, little_endian=little_endian, signed=False)
+    table = transfer.lut(4, 0, 8, data, little_endian=little_endian, signed=False)
     assert_array_equal(table.entries, [1, 2, 3, 4])
 
 
 def test_lut_no_entries_stated_means_65536():
-    table = grey.lut(0, 0, 16, np.arange(2**16), little_endian=True, signed=False)
+    table = transfer.lut(0, 0, 16, np.arange(2**16), little_endian=True, signed=False)
     assert table.entries.size == 2**16
     assert table(np.array([65535.0]))[0] == 65535
 
 
 def test_lut_entries_beyond_stated_bits_stay_within_one():
-    table = grey.Lut(first=0.0, entries=np.array([0.0, 1000.0, 4000.0]), bits=8)
+    table = transfer.Lut(first=0.0, entries=np.array([0.0, 1000.0, 4000.0]), bits=8)
     assert_allclose(table.show(np.array([0.0, 1.0, 2.0])), np.array([0, 1000, 4000]) / 4095)
 
 
@@ -105,13 +106,13 @@ def test_window_each_function_equals_highdicom(function, center, width):
     values = np.concatenate([np.arange(-3000.0, 5000.0, 7.3), [center, center - 0.5, center - width / 2]])
     with np.errstate(over="ignore"):  # in its sigmoid, far from the centre
         expected = highdicom.pixels.apply_voi_window(values, center, width, function, output_range=(0.0, 1.0))
-    shown = grey.window(float(center), float(width), function=function).show(values)
+    shown = transfer.window(float(center), float(width), function=function).show(values)
     assert_allclose(shown, expected, atol=1e-12)
 
 
 def test_window_linear_of_width_one_is_a_step():
     """PS3.3 C.11.2.1.2.1: x <= c - 0.5 is black, and with w = 1 everything above is white."""
-    shown = grey.window(10.0, 1.0, function="LINEAR").show(np.array([9.0, 9.5, 9.6, 10.0]))
+    shown = transfer.window(10.0, 1.0, function="LINEAR").show(np.array([9.0, 9.5, 9.6, 10.0]))
     assert_array_equal(shown, [0, 0, 1, 1])
 
 
@@ -120,11 +121,11 @@ def test_window_linear_of_width_one_is_a_step():
     [(0.5, "LINEAR"), (0.0, "LINEAR_EXACT"), (-4.0, "SIGMOID"), (0.0, "SIGMOID"), (100.0, "CUBIC")],
 )
 def test_window_not_allowed_by_the_standard_is_none(width, function):
-    assert grey.window(100.0, width, function=function) is None
+    assert transfer.window(100.0, width, function=function) is None
 
 
 def test_window_narrower_than_one_allowed_where_exact():
-    shown = grey.window(0.5, 0.5, function="LINEAR_EXACT").show(np.array([0.2, 0.25, 0.5, 0.75, 0.8]))
+    shown = transfer.window(0.5, 0.5, function="LINEAR_EXACT").show(np.array([0.2, 0.25, 0.5, 0.75, 0.8]))
     assert_allclose(shown, [0, 0, 0.5, 1, 1])
 
 
@@ -181,22 +182,22 @@ def film_steps(**steps) -> grey.GreySteps:
     ],
 )
 def test_render_window_that_misses_the_film_replaced_by_percentiles(film, center, width, expected):
-    steps = film_steps(voi=(("window", grey.linear_span(center, width)),))
+    steps = film_steps(voi=(("window", transfer.linear_span(center, width)),))
     pixels, source = grey.render(film, steps, percentiles=(0.5, 99.5))
     assert source == expected
     assert pixels.max() - pixels.min() > 0.9
 
 
 def test_render_first_usable_candidate_wins(film):
-    flat = grey.Lut(first=0.0, entries=np.full(10, 7.0), bits=12)
-    window = grey.linear_span(2048, 4096)
+    flat = transfer.Lut(first=0.0, entries=np.full(10, 7.0), bits=12)
+    window = transfer.linear_span(2048, 4096)
     _, source = grey.render(film, film_steps(voi=(("lut", flat), ("window", window))), percentiles=(0.5, 99.5))
     assert source == "window"
 
 
 def test_render_inversion_is_last(film):
     """Inverting before the window would show another range."""
-    steps = {"voi": (("window", grey.linear_span(900, 1200)),)}
+    steps = {"voi": (("window", transfer.linear_span(900, 1200)),)}
     upright, _ = grey.render(film, film_steps(**steps), percentiles=(0.5, 99.5))
     negative, _ = grey.render(film, film_steps(**steps, inverted=True), percentiles=(0.5, 99.5))
     assert_allclose(negative, 1.0 - upright, atol=1e-7)
@@ -217,6 +218,60 @@ def test_render_percentiles_of_a_negative_count_from_its_dark_end(film):
     negative, _ = grey.render(4095 - film, film_steps(inverted=True), percentiles=(1.0, 90.0))
     assert_array_equal(negative, upright)
     assert np.mean(upright == 1.0) == pytest.approx(0.10, abs=0.01)
+
+
+def bordered(film: np.ndarray, share: float, value: int) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """The film in a border that makes up about `share` of the whole, and where the film is in it."""
+    rows, columns = film.shape
+    width = next(k for k in range(1, 99) if 1 - rows * columns / (rows + 2 * k) / (columns + 2 * k) >= share)
+    return np.pad(film, width, constant_values=value), (slice(width, -width),) * 2
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("value", [0, 4095])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("seed", [3, 5, 7])
+def test_render_uniform_border_inside_as_uncollimated(seed, share, value, inverted):
+    """The phantoms of these seeds have no collimated border of their own."""
+    film = np.rint(make_phantom(seed, side=200).pixels * 3500 + 200).astype(np.uint16)
+    whole, inside = bordered(film, share, value)
+    bare, _ = grey.render(film, film_steps(inverted=inverted), percentiles=(0.5, 99.5))
+    pixels, source = grey.render(whole, film_steps(inverted=inverted), percentiles=(0.5, 99.5))
+    assert source == "percentiles"
+    assert_array_equal(pixels[inside], bare)
+    assert pixels[0, 0] == float((value == 4095) != inverted)
+
+
+def test_render_window_that_only_the_border_falls_into_misses_the_data(film):
+    whole, inside = bordered(film.clip(1000, 3000), 0.3, 0)
+    steps = film_steps(voi=(("window", transfer.linear_span(50, 100)),))
+    pixels, source = grey.render(whole, steps, percentiles=(0.5, 99.5))
+    assert source == "percentiles"
+    assert pixels[inside].std() > 0.1
+
+
+def test_without_borders_only_ends_above_one_percent_go():
+    values, counts = np.arange(5.0), np.array([2, 20, 940, 27, 11])
+    assert_array_equal(grey.without_borders(values, counts, percentiles=(0.5, 99.5)), [2, 20, 940, 27, 0])
+    assert_array_equal(counts, [2, 20, 940, 27, 11])
+
+
+def test_without_borders_end_asked_for_stays():
+    values, counts = np.arange(4.0), np.array([50, 400, 500, 50])
+    assert_array_equal(grey.without_borders(values, counts, percentiles=(0.0, 99.5)), [50, 400, 500, 0])
+    assert_array_equal(grey.without_borders(values, counts, percentiles=(0.5, 100.0)), [0, 400, 500, 50])
+
+
+@pytest.mark.parametrize("counts", [[50, 900, 50], [500, 0, 500], [0, 7, 0], [0, 0, 0]])
+def test_without_borders_nothing_to_see_left_all_stay(counts):
+    kept = grey.without_borders(np.arange(3.0), np.array(counts), percentiles=(0.5, 99.5))
+    assert_array_equal(kept, counts)
+
+
+def test_without_borders_entries_of_one_value_count_together():
+    """A modality LUT may send many stored values to the same end."""
+    values, counts = np.array([9.0, 0.0, 5.0, 0.0, 7.0]), np.array([5, 6, 500, 6, 483])
+    assert_array_equal(grey.without_borders(values, counts, percentiles=(0.5, 99.5)), [5, 0, 500, 0, 483])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int32, np.float32, np.float64])
@@ -262,7 +317,7 @@ def test_render_constant_film_blank(dtype):
 )
 def test_render_any_film_within_range_and_argument_untouched(words, inverted, signed, center, width):
     before = words.copy()
-    steps = film_steps(signed=signed, inverted=inverted, voi=(("window", grey.linear_span(center, width)),))
+    steps = film_steps(signed=signed, inverted=inverted, voi=(("window", transfer.linear_span(center, width)),))
     pixels, _ = grey.render(words, steps, percentiles=(0.5, 99.5))
     assert pixels.dtype == np.float32
     assert pixels.shape == words.shape
