@@ -19,7 +19,8 @@ from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, StorageError
 from cxr_ray.evaluation.cohort import Cohort
 from cxr_ray.evaluation.metrics import at_or_above
-from cxr_ray.evaluation.overlay import data_uri, film_jpeg, heat_on_film, heat_png
+from cxr_ray.evaluation.overlay import FILM_SIDE, data_uri, film_jpeg, heat_on_film, heat_png
+from cxr_ray.images import archives, members
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.images.radiograph import decode, read_header
 from cxr_ray.labels.findings import PRESENT
@@ -27,6 +28,7 @@ from cxr_ray.scoring.table import Contract, rows_of
 
 MAX_READINGS = 12  # findings of one image with a picture of their own; keeps the file small when all are reported
 _READERS = 4  # films read at the same time: hides an object store's latency, and bounds the memory they take
+_SHOWN = PreprocessConfig(size=FILM_SIDE)
 _DETAILS = ["uri", "object_version", "scored_at", "view_position", "rows", "columns", "placement", "findings"]
 
 
@@ -128,8 +130,8 @@ def _film(details: Mapping[str, Any]) -> Film:
     """Read, decode and shrink one radiograph; a file that is gone or broken becomes a notice."""
     uri, rows, columns = details["uri"], details["rows"], details["columns"]
     try:
-        data = storage.get(uri, retries=1)
-        pixels = decode(read_header(data, limits=LimitsConfig()), preprocess=PreprocessConfig()).pixels
+        data = archives.fetch(uri, details["object_version"], limits=LimitsConfig(), retries=1)
+        pixels = decode(read_header(data, limits=LimitsConfig()), preprocess=_SHOWN).pixels
     except (StorageError, DecodeError) as error:
         return Film(None, rows or 1, columns or 1, error.detail)
     notice = None if _unchanged(uri, details["object_version"]) else "The file has changed since it was scored."
@@ -140,7 +142,7 @@ def _film(details: Mapping[str, Any]) -> Film:
 def _unchanged(uri: str, version: str) -> bool:
     """Whether the storage still holds the version that was scored; true where it does not tell."""
     try:
-        return storage.stat(uri).version == version
+        return storage.stat(members.split(uri)[0]).version == version
     except StorageError:
         return True
 

@@ -4,6 +4,7 @@ What a compressed frame says of itself is checked in codestream.py before a code
 samples mean: that is presentation.py.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images.attributes import DicomImage, first_frame, name_of_uid, number_of
 from cxr_ray.images.codestream import Process, checked_stream
 from cxr_ray.images.header import PIXEL_DATA_KEYWORDS, codec_border
+from cxr_ray.images.reduced import decode_reduced
 
 NATIVE = (
     uid.ImplicitVRLittleEndian,
@@ -54,10 +56,22 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
 """pydicom's decoding plugins, the fastest first (measured; docs of the project, DESIGN section 9)."""
 
 
-def decode_samples(image: DicomImage) -> tuple[NDArray[Any], int]:
-    """The samples (H, W) or (H, W, 3) as the codec gives them, and the bits of a colour sample.
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a codec gave: `values` (H, W) or (H, W, 3), the bits of a colour sample, and how often H and W were halved.
 
     Unused bits of grey samples are not yet cleared.
+    """
+
+    values: NDArray[Any]
+    colour_bits: int
+    reduction: int = 0
+
+
+def decode_samples(image: DicomImage, *, reduction: int = 0) -> Samples:
+    """The samples of the only frame, JPEG 2000 halved `reduction` times where its codestream allows it.
+
+    Raises DecodeError: UNSUPPORTED_ENCODING, CORRUPT.
     """
     syntax, dataset, plugin = image.transfer_syntax, image.dataset, _plugin(image.transfer_syntax)
     options: dict[str, Any] = {}
@@ -66,6 +80,8 @@ def decode_samples(image: DicomImage) -> tuple[NDArray[Any], int]:
         options["view_only"] = True
     elif syntax != uid.RLELossless:
         options |= _codestream_options(image)
+    if reduction and (values := decode_reduced(first_frame(dataset), reduction)) is not None:
+        return Samples(values, colour_bits=0, reduction=reduction)
     if image.header.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2"):
         options["correct_unused_bits"] = False
     with codec_border("Decoding the pixel data"):
@@ -76,8 +92,8 @@ def decode_samples(image: DicomImage) -> tuple[NDArray[Any], int]:
             decoder, source, plugin = get_decoder(uid.JPEGLosslessSV1), dataset.PixelData, "gdcm"
         else:
             decoder, source = get_decoder(syntax), dataset
-        samples, properties = decoder.as_array(source, index=0, decoding_plugin=plugin, **options)
-    return samples, int(properties.get("bits_stored", 0))
+        values, properties = decoder.as_array(source, index=0, decoding_plugin=plugin, **options)
+    return Samples(values, colour_bits=int(properties.get("bits_stored", 0)))
 
 
 def _check_length(image: DicomImage) -> None:

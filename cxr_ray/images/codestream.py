@@ -86,3 +86,32 @@ def jpeg_2000_stream(frame: bytes) -> Stream | None:
     right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
     samples, depth = struct.unpack_from(">HB", frame, start + 40)
     return Stream(0x4F, (depth & 0x7F) + 1, bottom - top, right - left, samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a JPEG 2000 main header says of its samples and of the resolutions it holds; `num_levels` may be 0."""
+
+    precision: int
+    signed: bool
+    samples: int
+    num_levels: int
+
+
+def jpeg_2000_layout(frame: bytes) -> Layout | None:
+    """SIZ and COD of a JPEG 2000 codestream; None where they are not intact.
+
+    No level is reported where the image does not begin at the origin of its reference grid, whose even pixels would
+    then not be the film's. Source: ITU-T T.800 A.5.1, A.6.1, B.2.
+    """
+    stream, start = jpeg_2000_stream(frame), frame.find(b"\xff\x4f\xff\x51")
+    if stream is None:
+        return None
+    position, num_levels = start + 2, 0
+    while position + 4 <= len(frame) and frame[position] == 0xFF and frame[position + 1] not in (0x90, 0xD9):
+        if frame[position + 1] == 0x52 and position + 10 <= len(frame):
+            num_levels = frame[position + 9]
+        position += 2 + max(2, int.from_bytes(frame[position + 2 : position + 4]))
+    at_origin = frame[start + 16 : start + 24] == b"\0" * 8
+    signed = bool(frame[start + 42] & 0x80)
+    return Layout(stream.precision, signed, stream.samples, num_levels if at_origin else 0)

@@ -16,11 +16,11 @@ from pydicom import uid
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID
 
+from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images import grey
+from cxr_ray.images import grey, hints
 from cxr_ray.images.attributes import (
     DicomImage,
-    code_of,
     first_frame,
     name_of_uid,
     number_of,
@@ -31,6 +31,7 @@ from cxr_ray.images.attributes import (
 )
 from cxr_ray.images.codecs import decode_samples
 from cxr_ray.images.codestream import jpeg_2000_stream, jpeg_stream
+from cxr_ray.images.deflate import check_deflated
 from cxr_ray.images.header import (
     HEADER_KEYWORDS,
     PALETTE_KEYWORDS,
@@ -40,7 +41,8 @@ from cxr_ray.images.header import (
     codec_border,
     patient_key,
 )
-from cxr_ray.images.presentation import grey_steps
+from cxr_ray.images.presentation import closed, grey_steps
+from cxr_ray.images.reduced import reduction_of
 
 _SYNTAX_OF_MARKER = {0xC1: uid.JPEGExtended12Bit, 0xC3: uid.JPEGLossless, 0xF7: uid.JPEGLSLossless}
 
@@ -62,20 +64,33 @@ class _Source(BytesIO):
 
     cut_short = False
 
+    def __init__(self, data: bytes, limits: LimitsConfig) -> None:
+        super().__init__(data)
+        self.limits = limits
+
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read like BytesIO and notice a read that falls short."""
+        """Read like BytesIO and notice a read that falls short.
+
+        Only a deflated dataset is read without a size, to be inflated whole: it is checked first. Raises DecodeError:
+        TOO_LARGE.
+        """
         beyond = self.tell() > self.getbuffer().nbytes
         chunk = super().read(size)
+        if size is None or size < 0:
+            check_deflated(chunk, self.limits)
         self.cut_short |= beyond or (size is not None and 0 < len(chunk) < size)
         return chunk
 
 
-def read_dicom(data: bytes, *, patient_key_secret: bytes | None = None) -> DicomImage:
+def read_dicom(
+    data: bytes, *, limits: LimitsConfig | None = None, patient_key_secret: bytes | None = None
+) -> DicomImage:
     """Parse a DICOM object up to, but not into, its pixel data.
 
-    Raises DecodeError: NOT_AN_IMAGE, NO_PIXELS, CORRUPT.
+    `limits` bound what a deflated dataset inflates to; None takes the defaults.
+    Raises DecodeError: NOT_AN_IMAGE, NO_PIXELS, STRUCTURED_REPORT, DICOMDIR, CORRUPT, TOO_LARGE.
     """
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, limits=limits)
     transfer_syntax = _transfer_syntax(dataset)
     return DicomImage(
         header=_header(dataset, transfer_syntax, secret=patient_key_secret),
@@ -84,13 +99,14 @@ def read_dicom(data: bytes, *, patient_key_secret: bytes | None = None) -> Dicom
     )
 
 
-def read_dataset(data: bytes) -> pydicom.Dataset:
+def read_dataset(data: bytes, *, limits: LimitsConfig | None = None) -> pydicom.Dataset:
     """Parse the attributes that are used here, with or without preamble and meta header.
 
-    Raises DecodeError: NOT_AN_IMAGE, CORRUPT for a file that ends early, NO_PIXELS for reports, DICOMDIR and others.
+    Raises DecodeError: NOT_AN_IMAGE, CORRUPT for a file that ends early, STRUCTURED_REPORT, DICOMDIR, and NO_PIXELS
+    for all other objects without pixel data.
     """
-    source = _Source(b"\0" * 128 + data if data[:4] == b"DICM" else data)
-    tags: list[Any] = [*HEADER_KEYWORDS, *PIXEL_KEYWORDS, *PALETTE_KEYWORDS, *PIXEL_DATA_KEYWORDS]
+    source = _Source(b"\0" * 128 + data if data[:4] == b"DICM" else data, limits or LimitsConfig())
+    tags: list[Any] = [*HEADER_KEYWORDS, *hints.HINT_KEYWORDS, *PIXEL_KEYWORDS, *PALETTE_KEYWORDS, *PIXEL_DATA_KEYWORDS]
     if is_dicom(data):
         with codec_border("Reading the DICOM header"):
             dataset = pydicom.dcmread(source, force=True, specific_tags=tags)
@@ -99,31 +115,50 @@ def read_dataset(data: bytes) -> pydicom.Dataset:
         if source.cut_short:
             raise DecodeError(Fault.CORRUPT, "The DICOM file ends before its pixel data; transfer it again.")
         if len(dataset) > 0 or len(dataset.file_meta) > 0:
-            kind = name_of_uid(uid_of(dataset, "SOPClassUID"))
-            detail = f"(7FE0,0010) PixelData is absent or empty in this object ({kind}); leave such objects out."
-            raise DecodeError(Fault.NO_PIXELS, detail)
+            raise _without_pixels(dataset)
     raise DecodeError(Fault.NOT_AN_IMAGE, "These bytes are not a DICOM object; list files of a supported format only.")
 
 
-def decode_dicom(image: DicomImage, *, percentiles: tuple[float, float]) -> tuple[NDArray[np.float32], str]:
-    """Pixels (H, W), 0 black to 1 white, and `voi_source`.
+def _without_pixels(dataset: pydicom.Dataset) -> DecodeError:
+    """What an object without pixel data is, if no image."""
+    if hints.is_directory(dataset):
+        return DecodeError(Fault.DICOMDIR, "This is a DICOMDIR, the directory of a medium; list the files it names.")
+    kind = name_of_uid(hints.sop_class_of(dataset))
+    if hints.is_report(dataset):
+        detail = f"(0008,0016) SOPClassUID says report or document ({kind}), no image; leave such objects out."
+        return DecodeError(Fault.STRUCTURED_REPORT, detail)
+    detail = f"(7FE0,0010) PixelData is absent or empty in this object ({kind}); leave such objects out."
+    return DecodeError(Fault.NO_PIXELS, detail)
 
-    That is `lut`, `window`, `percentiles` (neither in the header, or they miss the data), or `full_range` for colour
-    encodings of a grey film, to which no VOI applies. Raises DecodeError: MULTIPLE_FRAMES, UNSUPPORTED_ENCODING,
-    CORRUPT, COLOUR, BLANK.
+
+def decode_dicom(image: DicomImage, preprocess: PreprocessConfig) -> tuple[NDArray[np.float32], str, int]:
+    """Pixels (H, W), 0 black to 1 white, `voi_source`, and how often H and W were halved on the way.
+
+    `voi_source` is `lut`, `window`, `percentiles` (neither in the header, or they miss the data), or `full_range` for
+    colour encodings of a grey film, to which no VOI applies. Raises DecodeError: MULTIPLE_FRAMES,
+    UNSUPPORTED_ENCODING, CORRUPT, COLOUR, BLANK.
     """
     num_frames = optional_numbers_of(image.dataset, "NumberOfFrames")
     if num_frames and num_frames[0] > 1:
         detail = f"(0028,0008) NumberOfFrames is {num_frames[0]:.0f}; export the radiograph as a single-frame object."
         raise DecodeError(Fault.MULTIPLE_FRAMES, detail)
-    samples, bits = decode_samples(image)
+    decoded = decode_samples(image, reduction=reduction_of(image, preprocess))
+    samples = decoded.values
     if image.header.photometric_interpretation == "PALETTE COLOR":
         with codec_border("Applying the palette"):
             samples = apply_color_lut(samples, image.dataset)
-        return grey.grey_from_rgb(samples, full_scale=float(np.iinfo(samples.dtype).max)), "full_range"
+        return grey.grey_from_rgb(samples, full_scale=float(np.iinfo(samples.dtype).max)), "full_range", 0
     if samples.ndim == 3:
-        return grey.grey_from_rgb(samples, full_scale=2.0**bits - 1.0), "full_range"
-    return grey.render(samples, grey_steps(image, samples), percentiles=percentiles)
+        return grey.grey_from_rgb(samples, full_scale=2.0**decoded.colour_bits - 1.0), "full_range", 0
+    step = 2**decoded.reduction
+    pixels, voi_source = grey.render(
+        samples,
+        grey_steps(image, samples),
+        percentiles=preprocess.percentiles,
+        hidden=closed(image, samples.shape, device="Shutter", step=step),
+        uncounted=closed(image, samples.shape, device="Collimator", step=step),
+    )
+    return pixels, voi_source, decoded.reduction
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> UID:
@@ -149,17 +184,18 @@ def _encapsulated_syntax(dataset: pydicom.Dataset) -> UID:
 
 
 def _header(dataset: pydicom.Dataset, transfer_syntax: UID, *, secret: bytes | None) -> Header:
-    """The identifying attributes, cleaned of everything that is no UID, code string or number."""
+    """The identifying attributes, reduced to UIDs, numbers and codes of fixed vocabularies."""
     return Header(
         format="dicom",
         sop_instance_uid=uid_of(dataset, "SOPInstanceUID"),
         series_instance_uid=uid_of(dataset, "SeriesInstanceUID"),
         study_instance_uid=uid_of(dataset, "StudyInstanceUID"),
         patient_key=patient_key(text_of(dataset, "PatientID"), secret),
-        modality=code_of(dataset, "Modality"),
-        body_part_examined=code_of(dataset, "BodyPartExamined"),
-        view_position=code_of(dataset, "ViewPosition"),
-        photometric_interpretation=code_of(dataset, "PhotometricInterpretation"),
+        modality=hints.modality_of(dataset),
+        body_part=hints.body_part_of(dataset),
+        view=hints.view_of(dataset),
+        kinds=hints.kinds_of(dataset),
+        photometric_interpretation=hints.photometric_interpretation_of(dataset),
         transfer_syntax_uid=str(transfer_syntax),
         rows=int(number_of(dataset, "Rows")),
         columns=int(number_of(dataset, "Columns")),

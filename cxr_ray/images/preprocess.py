@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch.nn import functional
 
 from cxr_ray.config import PreprocessConfig, digest_of
 from cxr_ray.images.radiograph import Radiograph
 
-IMPLEMENTATION = 1
+IMPLEMENTATION = 2
 """Raise by one with any change in `images` that alters a model input: it is part of the digest."""
 
 
@@ -52,10 +53,12 @@ class Placement:
 def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> tuple[NDArray[np.uint8], Placement]:
     """Resize to (S, S) with antialiasing; `pad` keeps the aspect ratio and centres the film on black."""
     rows, columns = radiograph.pixels.shape
+    if radiograph.reduction:
+        rows, columns = radiograph.header.rows or rows, radiograph.header.columns or columns
     height, width = _fitted(rows, columns, config)
     top, left = (config.size - height) // 2, (config.size - width) // 2
     square = np.zeros((config.size, config.size), dtype=np.uint8)
-    square[top : top + height, left : left + width] = _resized(radiograph.pixels, height, width)
+    square[top : top + height, left : left + width] = _resized(radiograph, height, width)
     row_scale, column_scale = rows / height, columns / width
     return square, Placement(row_scale, -top * row_scale, column_scale, -left * column_scale)
 
@@ -73,11 +76,46 @@ def _fitted(rows: int, columns: int, config: PreprocessConfig) -> tuple[int, int
     return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
-def _resized(pixels: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """Grey (H, W) 0..1 to (height, width) 0..255, rounded."""
-    writable = np.require(pixels, dtype=np.float32, requirements=["C", "W"])
+def _resized(radiograph: Radiograph, height: int, width: int) -> NDArray[np.uint8]:
+    """The film as (height, width) 0..255, rounded."""
+    if radiograph.reduction:
+        return _bytes_of(_resized_reduced(radiograph, height, width))
+    writable = np.require(radiograph.pixels, dtype=np.float32, requirements=["C", "W"])
     film = torch.from_numpy(writable)[None, None]
     with torch.inference_mode():
         resized = functional.interpolate(film, size=(height, width), mode="bilinear", antialias=True)
-        grey: NDArray[np.uint8] = resized[0, 0].mul_(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8).numpy()
-    return grey
+    return _bytes_of(resized[0, 0].numpy())
+
+
+def _resized_reduced(radiograph: Radiograph, height: int, width: int) -> NDArray[np.float32]:
+    """A reduced film at the size, and in the very place, that the film would have."""
+    step, (rows, columns) = 2**radiograph.reduction, radiograph.pixels.shape
+    down = _triangle(radiograph.header.rows or rows, height, step=step, num_samples=rows)
+    across = _triangle(radiograph.header.columns or columns, width, step=step, num_samples=columns)
+    narrow: NDArray[np.float32] = across @ np.ascontiguousarray((down @ radiograph.pixels).T)
+    return narrow.T
+
+
+def _triangle(length: int, target: int, *, step: int, num_samples: int) -> csr_array:
+    """Weights (target, num_samples) of bilinear interpolation with antialiasing from every `step`-th pixel of a film.
+
+    Sample i is the film's pixel `step * i` and no mean of `step` pixels around the middle of them. Taking it for one
+    shifts the film: by up to 15 grey levels of 255 at an edge (step 4, 2500 x 3000 pixels to 512) instead of 3.
+    """
+    scale = length / target
+    support = max(scale, 1.0)
+    centres = (np.arange(target) + 0.5) * scale
+    first = np.floor((centres - support - 0.5) / step).astype(np.int64)
+    index = first[:, None] + np.arange(int(2.0 * support / step) + 3)
+    inside = (index >= 0) & (index < num_samples)
+    weights = np.where(inside, np.maximum(1.0 - np.abs(index * step + 0.5 - centres[:, None]) / support, 0.0), 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    starts = np.arange(0, weights.size + 1, weights.shape[1])
+    columns = np.clip(index, 0, num_samples - 1).ravel()
+    return csr_array((weights.astype(np.float32).ravel(), columns, starts), shape=(target, num_samples))
+
+
+def _bytes_of(grey: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Grey 0..1 as 0..255, rounded."""
+    result: NDArray[np.uint8] = np.clip(np.rint(grey * np.float32(255.0)), 0.0, 255.0).astype(np.uint8)
+    return result

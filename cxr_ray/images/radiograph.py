@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
+from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images import grey
 from cxr_ray.images.attributes import DicomImage
 from cxr_ray.images.dicom import decode_dicom, is_dicom, read_dicom
 from cxr_ray.images.header import Header, codec_border
+from cxr_ray.images.transfer import Span
 
 RasterFormat = Literal["png", "jpeg", "tiff"]
 
@@ -36,12 +37,14 @@ _MIN_IS_WHITE = 0  # TIFF PhotometricInterpretation WhiteIsZero
 class Radiograph:
     """Pixels (H, W) float32, 0 black to 1 white in MONOCHROME2 order, and where they came from.
 
-    `voi_source` is `lut`, `window`, `percentiles` or `full_range`: what set black and white.
+    `voi_source` is `lut`, `window`, `percentiles` or `full_range`: what set black and white. With a `reduction` r
+    above 0 the pixels are the film's on every 2^r-th row and column, beginning with the first.
     """
 
     pixels: NDArray[np.float32]
     header: Header
     voi_source: str
+    reduction: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +67,17 @@ def read_header(data: bytes, *, limits: LimitsConfig, patient_key_secret: bytes 
     """Tell the format, read the header and check the size, without decoding.
 
     `patient_key_secret` is the HMAC key of `Header.patient_key`, which stays None without one.
-    Raises DecodeError: EMPTY_FILE, TOO_LARGE, NOT_AN_IMAGE, NO_PIXELS, CORRUPT, UNSUPPORTED_ENCODING.
+    Raises DecodeError: EMPTY_FILE, TOO_LARGE, NOT_AN_IMAGE, NO_PIXELS, STRUCTURED_REPORT, DICOMDIR, CORRUPT,
+    UNSUPPORTED_ENCODING.
     """
     if not data:
         raise DecodeError(Fault.EMPTY_FILE, "The file has no bytes; transfer it again.")
     if len(data) > limits.object_bytes:
         detail = f"The file has {len(data)} bytes, more than limits.object_bytes = {limits.object_bytes}; raise it."
         raise DecodeError(Fault.TOO_LARGE, detail)
-    encoded = _read(data, patient_key_secret)
+    encoded = _read(data, limits, patient_key_secret)
     _check_pixels(encoded.header, limits)
     return encoded
-
-
-def check_gate(header: Header, gate: GateConfig) -> None:
-    """Refuse what is no frontal chest radiograph, as far as the header tells; PNG, JPEG and TIFF only by size.
-
-    Raises DecodeError: WRONG_MODALITY, WRONG_BODY_PART, WRONG_VIEW, TOO_SMALL.
-    """
-    if header.format == "dicom":
-        _check_wanted(header, gate)
-    rows, columns = header.rows or 0, header.columns or 0
-    if min(rows, columns) < gate.min_side:
-        detail = (
-            f"(0028,0010) Rows x (0028,0011) Columns is {rows} x {columns}, the shorter side below gate.min_side = "
-            f"{gate.min_side}; lower it to score such images."
-        )
-        raise DecodeError(Fault.TOO_SMALL, detail)
 
 
 def decode(encoded: Encoded, *, preprocess: PreprocessConfig) -> Radiograph:
@@ -98,18 +86,19 @@ def decode(encoded: Encoded, *, preprocess: PreprocessConfig) -> Radiograph:
     Raises DecodeError: CORRUPT, UNSUPPORTED_ENCODING, MULTIPLE_FRAMES, COLOUR, BLANK.
     """
     if isinstance(encoded.source, DicomImage):
-        pixels, voi_source = decode_dicom(encoded.source, percentiles=preprocess.percentiles)
+        pixels, voi_source, reduction = decode_dicom(encoded.source, preprocess)
     else:
+        reduction = 0
         pixels, voi_source = _decode_raster(encoded.source, percentiles=preprocess.percentiles)
-    if pixels.min() == pixels.max():
+    if (pixels[::61, ::61] == pixels[0, 0]).all() and pixels.min() == pixels.max():
         raise DecodeError(Fault.BLANK, "All pixels have the same value; there is nothing to see.")
-    return Radiograph(pixels=pixels, header=encoded.header, voi_source=voi_source)
+    return Radiograph(pixels=pixels, header=encoded.header, voi_source=voi_source, reduction=reduction)
 
 
-def _read(data: bytes, secret: bytes | None) -> Encoded:
+def _read(data: bytes, limits: LimitsConfig, secret: bytes | None) -> Encoded:
     """The header of `data` in whichever format it is. DICOM first: its preamble may imitate a TIFF (PS3.10 7.1)."""
     if is_dicom(data):
-        image = read_dicom(data, patient_key_secret=secret)
+        image = read_dicom(data, limits=limits, patient_key_secret=secret)
         return Encoded(header=image.header, source=image)
     image_format = _raster_format(data)
     if image_format is None:
@@ -128,27 +117,6 @@ def _check_pixels(header: Header, limits: LimitsConfig) -> None:
     if rows * columns > limits.pixels:
         detail = f"The image has {rows} x {columns} pixels, more than limits.pixels = {limits.pixels}; raise it."
         raise DecodeError(Fault.TOO_LARGE, detail)
-
-
-def _check_wanted(header: Header, gate: GateConfig) -> None:
-    """Modality, body part and view against the lists of the gate, in that order."""
-    modality, body_part, view = (
-        (value or "").strip().upper() for value in (header.modality, header.body_part_examined, header.view_position)
-    )
-    if modality not in _normal(gate.modalities):
-        detail = f"(0008,0060) Modality is {modality!r}; add it to gate.modalities to score such images."
-        raise DecodeError(Fault.WRONG_MODALITY, detail)
-    if body_part not in _normal(gate.body_parts):
-        detail = f"(0018,0015) BodyPartExamined is {body_part!r}; add it to gate.body_parts to score such images."
-        raise DecodeError(Fault.WRONG_BODY_PART, detail)
-    if view and view in _normal(gate.excluded_views):
-        detail = f"(0018,5101) ViewPosition is {view!r}; take it out of gate.excluded_views to score such images."
-        raise DecodeError(Fault.WRONG_VIEW, detail)
-
-
-def _normal(values: tuple[str, ...]) -> set[str]:
-    """Values as the gate compares them."""
-    return {value.strip().upper() for value in values}
 
 
 def _raster_format(data: bytes) -> RasterFormat | None:
@@ -258,6 +226,6 @@ def _raster_steps(image: Any, samples: NDArray[Any]) -> grey.GreySteps:
         bits_stored=8 * samples.dtype.itemsize,
         high_bit=8 * samples.dtype.itemsize - 1,
         signed=samples.dtype.kind == "i",
-        voi=(("full_range", grey.Span(0.0, white)),) if fills else (),
+        voi=(("full_range", Span(0.0, white)),) if fills else (),
         inverted=tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1) == _MIN_IS_WHITE,
     )

@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF files of every kind, the gate, and what all formats share."""
+"""PNG, JPEG and TIFF files of every kind, and what all formats share."""
 
 import io
 import struct
@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageOps
 
-from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
+from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images.header import Header
-from cxr_ray.images.radiograph import check_gate, decode, read_header
+from cxr_ray.images.radiograph import decode, read_header
 
 SHADES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=9)).filter(
     lambda shades: shades.min() < shades.max()
@@ -294,57 +294,3 @@ def test_read_header_between_pillows_limit_and_ours_no_warning():
 def test_read_header_dicom_whose_preamble_imitates_tiff_dicom(build_dicom, film):
     data = build_dicom(film, bits_stored=12)
     assert read_header(b"II*\0" + data[4:], limits=LimitsConfig()).header.format == "dicom"
-
-
-def chest(**changed) -> Header:
-    """The header of a frontal chest film."""
-    attributes = {"modality": "DX", "body_part_examined": "CHEST", "view_position": "PA", "rows": 2500, "columns": 2048}
-    return Header(**{"format": "dicom", **attributes, **changed})
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        chest(),
-        chest(modality=" cr"),
-        chest(body_part_examined=None),
-        chest(body_part_examined="thorax "),
-        chest(view_position=None),
-        chest(rows=64),
-        Header(format="png", rows=64, columns=70),
-    ],
-)
-def test_check_gate_frontal_chest_passes(header):
-    check_gate(header, GateConfig())
-
-
-@pytest.mark.parametrize(
-    ("header", "fault", "told"),
-    [
-        (chest(modality="MR"), Fault.WRONG_MODALITY, "(0008,0060) Modality is 'MR'; add it to gate.modalities"),
-        (chest(modality=None), Fault.WRONG_MODALITY, "(0008,0060) Modality is ''"),
-        (
-            chest(body_part_examined="HIP"),
-            Fault.WRONG_BODY_PART,
-            "(0018,0015) BodyPartExamined is 'HIP'; add it to gate.",
-        ),
-        (chest(body_part_examined="NOT CODED"), Fault.WRONG_BODY_PART, "'NOT CODED'"),
-        (chest(view_position="ll "), Fault.WRONG_VIEW, "(0018,5101) ViewPosition is 'LL'; take it out of gate."),
-        (chest(columns=63), Fault.TOO_SMALL, "2500 x 63, the shorter side below gate.min_side = 64"),
-        (Header(format="jpeg", rows=10, columns=700), Fault.TOO_SMALL, "10 x 700"),
-    ],
-)
-def test_check_gate_other_image_fault_with_tag_value_and_remedy(header, fault, told):
-    with pytest.raises(DecodeError) as raised:
-        check_gate(header, GateConfig())
-    assert raised.value.fault is fault
-    assert told in raised.value.detail
-
-
-def test_check_gate_lists_are_settings():
-    gate = GateConfig(modalities=("", "mr"), body_parts=("hip",), excluded_views=(), min_side=8)
-    check_gate(chest(modality="MR", body_part_examined="HIP", view_position="LL", rows=8), gate)
-    check_gate(chest(modality=None, body_part_examined="Hip"), gate)
-    with pytest.raises(DecodeError) as raised:
-        check_gate(chest(modality="MR", body_part_examined=None), gate)
-    assert raised.value.fault is Fault.WRONG_BODY_PART
