@@ -8,7 +8,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -104,13 +104,14 @@ def _list_s3(uri: str) -> Iterator[ObjectInfo]:
         raise _storage_error(error, uri, "listed") from error
 
 
-def get(uri: str, *, retries: int = 4) -> bytes:
+def get(uri: str, *, retries: int = 4, max_bytes: int | None = None) -> bytes:
     """All bytes of one object, of the length the storage announced.
 
     Raises:
-        StorageError: NOT_FOUND and ACCESS_DENIED at once; STORAGE_UNAVAILABLE after `retries` repetitions.
+        StorageError: NOT_FOUND, ACCESS_DENIED, and TOO_LARGE for more than `max_bytes`, at once, before the bytes
+            are read; STORAGE_UNAVAILABLE after `retries` repetitions.
     """
-    return _retried(lambda: _get_s3(uri) if is_remote(uri) else _get_local(uri), retries)
+    return _retried(lambda: _get_s3(uri, max_bytes) if is_remote(uri) else _get_local(uri, max_bytes), retries)
 
 
 def _retried(read: Callable[[], bytes], retries: int) -> bytes:
@@ -125,19 +126,31 @@ def _retried(read: Callable[[], bytes], retries: int) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _get_local(uri: str) -> bytes:
+def _get_local(uri: str, max_bytes: int | None) -> bytes:
     """The bytes of a local file."""
     try:
-        return Path(uri).read_bytes()
+        with Path(uri).open("rb") as file:
+            _check_size(uri, os.fstat(file.fileno()).st_size, max_bytes)
+            return file.read()
     except OSError as error:
         raise StorageError(_fault_of(error), f"{uri} cannot be read ({error.strerror}).") from error
 
 
-def _get_s3(uri: str) -> bytes:
+def _check_size(uri: str, size: int, max_bytes: int | None) -> None:
+    """Raise StorageError(TOO_LARGE) for an object of more bytes than are wanted."""
+    if max_bytes is not None and size > max_bytes:
+        detail = f"{uri} has {size} bytes, more than limits.object_bytes = {max_bytes}; raise it."
+        raise StorageError(Fault.TOO_LARGE, detail)
+
+
+def _get_s3(uri: str, max_bytes: int | None) -> bytes:
     """One GET, its body checked against the announced length."""
     bucket, key = _split(uri)
     try:
-        return _whole_body(_client().get_object(Bucket=bucket, Key=key), uri)
+        answer = _client().get_object(Bucket=bucket, Key=key)
+        with closing(answer["Body"]):  # a body that is not read must not go back to the pool of connections
+            _check_size(uri, answer["ContentLength"], max_bytes)
+            return _whole_body(answer, uri)
     except _s3_errors() as error:
         raise _storage_error(error, uri, "read") from error
 

@@ -32,7 +32,7 @@ def ray_local() -> Iterator[None]:
     """One local Ray of two CPUs for all tests that need one."""
     import ray
 
-    from cxr_ray.cli import connect, disconnect
+    from cxr_ray.cluster import connect, disconnect
 
     connect(None, debug=False)
     assert ray.is_initialized()

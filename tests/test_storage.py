@@ -149,3 +149,13 @@ def test_get_range_of_an_absent_object_not_found(folder):
     with pytest.raises(StorageError) as caught:
         storage.get_range(f"{folder}/absent", 0, 4)
     assert caught.value.fault is Fault.NOT_FOUND
+
+
+def test_get_more_bytes_than_wanted_too_large_and_the_next_read_works(folder):
+    storage.put(f"{folder}/large.bin", bytes(10_000))
+    storage.put(f"{folder}/small.bin", b"small")
+    for _ in range(70):  # more often than there are connections in the pool
+        with pytest.raises(StorageError, match=r"limits\.object_bytes = 9999") as caught:
+            storage.get(f"{folder}/large.bin", max_bytes=9_999)
+    assert caught.value.fault is Fault.TOO_LARGE
+    assert storage.get(f"{folder}/small.bin", max_bytes=5) == b"small"

@@ -17,6 +17,7 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from cxr_ray import storage
 from cxr_ray.config import ManifestConfig
 from cxr_ray.errors import ManifestError, StorageError
+from cxr_ray.images import members
 from cxr_ray.labels.findings import check_findings
 
 PARTS = ("train", "validation", "test")
@@ -147,7 +148,8 @@ def _row_problems(table: pd.DataFrame, frame: pd.DataFrame, config: ManifestConf
     problems = _describe((frame["patient_id"] == "").to_numpy(), names, str, "the patient is blank for")
     problems += _describe(frame["uri"].duplicated().to_numpy(), names, str, "these images are listed before:")
     local = ~frame["uri"].map(storage.is_remote).to_numpy(bool)
-    absent = np.array([here and not Path(uri).is_file() for here, uri in zip(local, frame["uri"], strict=True)])
+    files = frame["uri"].map(lambda uri: members.split(uri)[0])
+    absent = np.array([here and not Path(file).is_file() for here, file in zip(local, files, strict=True)])
     problems += _describe(absent, frame["uri"], str, "these images do not exist:")
     if "part" in frame:
         unknown = ~frame["part"].isin(PARTS).to_numpy()

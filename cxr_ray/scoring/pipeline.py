@@ -19,10 +19,10 @@ import ray.data
 import torch
 
 from cxr_ray import storage
+from cxr_ray.cluster import attempt
 from cxr_ray.config import PreprocessConfig, ScoreConfig, digest_of
-from cxr_ray.errors import ConfigError, DecodeError, StorageError
-from cxr_ray.images.preprocess import preprocess
-from cxr_ray.images.radiograph import check_gate, decode, read_header
+from cxr_ray.errors import ConfigError
+from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.models.ensemble import choose_device, load_ensemble
 from cxr_ray.scoring import rows, table
 from cxr_ray.scoring.table import FAULTED, SCORED, Contract
@@ -112,36 +112,17 @@ def score_worklist(
 
 
 def decode_batch(batch: pa.Table, *, config: dict[str, Any], preprocess_config: dict[str, Any]) -> pa.Table:
-    """Fetch, decode and resize every image of a block; faults become data here."""
+    """Fetch, decode and resize every image of a block; faults become data here.
+
+    A task that Ray repeats may have lost its process to one of its images: its block is decoded in a child process.
+    """
     settings, target = ScoreConfig.model_validate(config), PreprocessConfig.model_validate(preprocess_config)
     torch.set_num_threads(1)  # tasks share the cores; a pool of threads in each would only fight
     key = os.environ.get(PATIENT_KEY)
     secret = key.encode() if key else None
-    images = [decode_one(row["uri"], row["object_version"], settings, target, secret) for row in batch.to_pylist()]
-    return rows.decoded_table(images)
-
-
-def decode_one(
-    uri: str, version: str, config: ScoreConfig, target: PreprocessConfig, secret: bytes | None
-) -> rows.Decoded:
-    """One image from its uri to a model input, or to the fault that says why not."""
-    started = fetched = time.perf_counter()
-    header = None
-    try:
-        data = storage.get(uri, retries=config.storage_retries)
-        fetched = time.perf_counter()
-        encoded = read_header(data, limits=config.limits, patient_key_secret=secret)
-        header = encoded.header
-        check_gate(header, config.gate)
-        radiograph = decode(encoded, preprocess=target)
-        pixels, placement = preprocess(radiograph, target)
-    except (DecodeError, StorageError) as error:
-        ended = time.perf_counter()
-        fetch = (fetched if fetched > started else ended) - started
-        fault = (error.fault, error.detail)
-        return rows.Decoded(uri, version, header, None, None, None, *fault, fetch, ended - started - fetch)
-    seconds = (fetched - started, time.perf_counter() - fetched)
-    return rows.Decoded(uri, version, radiograph.header, radiograph.voi_source, placement, pixels, None, None, *seconds)
+    items = [(row["uri"], row["object_version"]) for row in batch.select(["uri", "object_version"]).to_pylist()]
+    intake = Intake(target, settings.limits, settings.gate, settings.storage_retries, secret)
+    return rows.decoded_table(list(decode_images(items, intake, alone=attempt() > 0)))
 
 
 class EnsembleActor:

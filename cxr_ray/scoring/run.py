@@ -20,6 +20,7 @@ import ray
 from cxr_ray import __version__, storage
 from cxr_ray.config import ScoreConfig
 from cxr_ray.errors import ConfigError
+from cxr_ray.images.gate import check_codes
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.scoring import pipeline, table
 from cxr_ray.scoring.inventory import Worklist, build_worklist
@@ -90,6 +91,7 @@ def score(
         StorageError: An input cannot be listed, or `output` stops taking what is written.
     """
     clock = time.monotonic()
+    check_codes(config.gate)
     started_at = datetime.now(UTC)
     # Loaded whole, and its golden image scored, so that a spoilt bundle is one sentence here and not a dead actor.
     spec = load_ensemble(storage.absolute(bundle)).spec
@@ -98,7 +100,7 @@ def score(
     check_output(output, contract, rescore=rescore)
     storage.check_writable(output)
     run_id = f"{started_at:%Y%m%dT%H%M%S%f}"[:18]
-    work = build_worklist(inputs, output, contract, run_id, exclude=config.exclude, limit=limit)
+    work = build_worklist(inputs, output, contract, run_id, exclude=config.exclude, limits=config.limits, limit=limit)
     log(
         f"{work.listed:,} images listed, {work.already_done:,} done already, {work.todo:,} to score"
         + (f", {work.deferred:,} left for later by --limit" if work.deferred else "")

@@ -22,10 +22,11 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from cxr_ray import storage
+from cxr_ray.cluster import attempt
 from cxr_ray.config import DecodeConfig, MemberConfig, TrainConfig, digest_of
-from cxr_ray.errors import ConfigError, DecodeError, ManifestError, StorageError
-from cxr_ray.images.preprocess import preprocess, preprocess_digest
-from cxr_ray.images.radiograph import decode, read_header
+from cxr_ray.errors import ConfigError, ManifestError
+from cxr_ray.images.intake import Intake, decode_images
+from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.labels.manifest import Manifest, read_manifest
 from cxr_ray.models import member
 from cxr_ray.models.member import MemberSpec
@@ -159,17 +160,17 @@ def _decode_shard(rows: pa.Table, *, folder: str, findings: tuple[str, ...], set
     """Decode the images of one block into one shard; returns one row: how many images it was given, and the faults."""
     config = DecodeConfig.model_validate(settings)
     size = config.preprocess.size
+    table = rows.to_pylist()
+    intake = Intake(config.preprocess, config.limits)
+    decoded = decode_images([(row["uri"], "") for row in table], intake, alone=attempt() > 0)
     kept: list[dict[str, Any]] = []
     faults: list[str] = []
-    for row in rows.to_pylist():
-        try:
-            encoded = read_header(storage.get(row["uri"]), limits=config.limits)
-            pixels, _ = preprocess(decode(encoded, preprocess=config.preprocess), config.preprocess)
-        except (DecodeError, StorageError) as error:
-            faults.append(f"{row['uri']}: {error.fault} ({error.detail})")
+    for row, image in zip(table, decoded, strict=True):
+        if image.pixels is None:
+            faults.append(f"{row['uri']}: {image.fault} ({image.fault_detail})")
             continue
         labels = [row[finding] for finding in findings]
-        kept.append({"uri": row["uri"], "part": row["part"], "labels": labels, "pixels": pixels.tobytes()})
+        kept.append({"uri": row["uri"], "part": row["part"], "labels": labels, "pixels": image.pixels.tobytes()})
     if kept:
         name = digest_of([item["uri"] for item in kept])
         table = pa.Table.from_pylist(kept, schema=shard_schema(size=size, num_findings=len(findings)))

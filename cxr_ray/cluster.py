@@ -1,0 +1,69 @@
+"""What the project asks of Ray itself: a cluster to work on, and what it knows of a task. No images, no models."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+import ray.data
+from ray._private.worker import global_worker
+from ray.data.exceptions import SystemException, UserCodeException
+from ray.exceptions import RayError
+
+from cxr_ray.errors import CxrRayError
+
+
+@contextmanager
+def session(address: str | None, *, debug: bool) -> Iterator[None]:
+    """A Ray to work on while the block runs. What it carries out of a worker comes out as what it was there."""
+    connect(address, debug=debug)
+    try:
+        yield
+    except (RayError, SystemException, UserCodeException) as error:
+        cause = _cause(error)
+        if cause is not None and not debug:
+            raise cause from error
+        raise
+    finally:
+        disconnect()
+
+
+def connect(address: str | None, *, debug: bool) -> None:
+    """Join the Ray cluster at `address`, or that of the job that runs us, or start a local one that ends with us."""
+    # Several members start at once, each with a worker or two that do nothing but wait. Ray warns of them otherwise.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    level = logging.INFO if debug else logging.ERROR
+    if address or "RAY_ADDRESS" in os.environ:
+        ray.init(address=address, logging_level=level, log_to_driver=debug)
+    else:
+        cpus = max(2, os.cpu_count() or 2)  # the pipeline wants two even where there is one
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=level, log_to_driver=debug)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
+    ray.shutdown()
+
+
+def attempt() -> int:
+    """How often the running task has been tried before: 0 at first; Ray repeats a task whose process or node died.
+
+    Ray counts the attempts but offers the number in no public interface (2.60).
+    """
+    return int(global_worker.core_worker.get_current_task_attempt_number())
+
+
+def _cause(error: BaseException | None) -> CxrRayError | None:
+    """The error of ours that Ray wrapped, if there is one."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, CxrRayError):
+            return error
+        inner = getattr(error, "cause", None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+        seen += 1
+    return None

@@ -1,0 +1,74 @@
+"""Items that end their process or never return: each costs one `Died`, in bounded time, and nothing else."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cxr_ray.images.isolation import Died, deadline, each_in_a_child
+
+
+def misbehave(item: str, *, seconds: float) -> str:
+    """What the bytes of a file may make a codec do."""
+    with deadline(seconds):
+        if item == "abort":
+            os.abort()
+        elif item == "overrun":
+            ctypes.string_at(0)
+        elif item == "hang":
+            ctypes.CDLL(None).sleep(3600)  # gives the interpreter back to other threads
+        elif item == "hang on the interpreter":
+            ctypes.PyDLL(None).sleep(3600)  # as a codec that keeps the interpreter to itself
+        elif item == "leave":
+            os._exit(3)
+        elif item == "print":
+            print("a codec's remark")
+            os.write(1, b"and another\n")
+        elif item == "bug":
+            raise ZeroDivisionError(item)
+    return item.upper()
+
+
+def test_each_in_a_child_good_items_results_in_order():
+    assert list(each_in_a_child(misbehave, ["a", "print", "c"], {"seconds": 60.0})) == ["A", "PRINT", "C"]
+
+
+def test_each_in_a_child_no_items_nothing():
+    assert list(each_in_a_child(misbehave, [], {"seconds": 60.0})) == []
+
+
+@pytest.mark.parametrize(
+    ("poison", "died"),
+    [
+        ("abort", Died(timed_out=False, signal_number=signal.SIGABRT)),
+        ("overrun", Died(timed_out=False, signal_number=signal.SIGSEGV)),
+        ("leave", Died(timed_out=False, signal_number=None)),
+        ("hang", Died(timed_out=True, signal_number=signal.SIGALRM)),
+        ("hang on the interpreter", Died(timed_out=True, signal_number=signal.SIGALRM)),
+    ],
+)
+def test_each_in_a_child_poison_costs_itself_only_in_bounded_time(poison, died):
+    started = time.monotonic()
+    found = list(each_in_a_child(misbehave, ["a", poison, "c", poison], {"seconds": 0.3}))
+    assert found == ["A", died, "C", died]
+    assert time.monotonic() - started < 30.0
+
+
+def test_each_in_a_child_bug_raised_as_it_is():
+    with pytest.raises(ZeroDivisionError, match="bug"):
+        list(each_in_a_child(misbehave, ["a", "bug"], {"seconds": 60.0}))
+
+
+def test_deadline_kept_no_alarm_left():
+    with deadline(60.0):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] != pytest.approx(60.0, abs=5.0)
+
+
+def test_deadline_missed_ends_the_process_by_the_alarm():
+    code = "from cxr_ray.images.isolation import deadline\nwith deadline(0.1):\n while True: pass"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGALRM
