@@ -5,19 +5,17 @@ Results go to stdout (`--json` prints one JSON object), logs and progress to std
 """
 
 import json
-import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cxr_ray import __version__
-from cxr_ray.config import ScoreConfig, TrainConfig, load_yaml, overridden, parse
+from cxr_ray.config import ScanConfig, ScoreConfig, TrainConfig, load_yaml, overridden, parse
 from cxr_ray.errors import CxrRayError, StorageError
 
 if TYPE_CHECKING:
@@ -114,6 +112,43 @@ def score(
             )
     _print(result.to_dict(), result.lines(), as_json=as_json)
     _exit_for(result, settings)
+
+
+@app.command()
+def scan(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, s3:// prefixes, or tables with a uri column."),
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="A .parquet or .csv file for one row per object.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many objects, the first listed.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with the scoring settings to foresee.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="One scoring setting, e.g. gate.min_side=100; may be repeated.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that parse headers; default: one per CPU.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPU cores whose wall time is estimated.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs whose wall time is estimated.")] = None,
+    gpu_images_per_second: Annotated[
+        float | None, typer.Option(help="Speed of your ensemble on one GPU, for the estimate.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Preflight: what is in an archive, what cannot be scored, and what scoring will cost. Reads headers only."""
+    with _reporting(debug, interrupted="Nothing was written."):
+        settings = _score_config(config, None, tuple(overrides or ()))
+        given = {"workers": workers, "cpus": cpus, "gpus": gpus, "gpu_images_per_second": gpu_images_per_second}
+        stated = {name: value for name, value in given.items() if value is not None}
+        scan_settings = parse(ScanConfig, stated, source="The command line")
+        from cxr_ray.scoring.scan import scan as run_scan
+
+        result = run_scan(inputs, config=settings, scan_config=scan_settings, output=output, limit=limit, log=_log())
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+    if result.fault_share > settings.max_fault_share:
+        raise typer.Exit(TOO_MANY_FAULTS)
 
 
 @app.command()
@@ -236,7 +271,9 @@ def _print(values: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _reporting(debug: bool) -> Iterator[None]:
+def _reporting(
+    debug: bool, *, interrupted: str = "The same command continues where this one stopped."
+) -> Iterator[None]:
     """Turn what users can mend into one sentence and an exit code; a bug keeps its traceback."""
     try:
         yield
@@ -245,7 +282,7 @@ def _reporting(debug: bool) -> Iterator[None]:
             raise
         _fail(error, FAILED if isinstance(error, StorageError) else WRONG_USAGE)
     except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command continues where this one stopped.", err=True)
+        typer.echo(f"Interrupted. {interrupted}", err=True)
         raise typer.Exit(130) from None
 
 
@@ -257,58 +294,11 @@ def _fail(error: CxrRayError, code: int) -> NoReturn:
 
 @contextmanager
 def _ray(address: str | None, *, debug: bool) -> Iterator[None]:
-    """A Ray to work on while the command runs. What it carries out of a worker comes out as what it was there."""
-    connect(address, debug=debug)
-    from ray.data.exceptions import SystemException, UserCodeException
-    from ray.exceptions import RayError
+    """A Ray to work on while the command runs; what it prints goes to stderr, because stdout is for the result."""
+    from cxr_ray.cluster import session
 
-    try:
+    with redirect_stdout(sys.stderr), session(address, debug=debug):
         yield
-    except (RayError, SystemException, UserCodeException) as error:
-        cause = _cause(error)
-        if cause is not None and not debug:
-            raise cause from error
-        raise
-    finally:
-        disconnect()
-
-
-def connect(address: str | None, *, debug: bool) -> None:
-    """Join the Ray cluster at `address`, or that of the job that runs us, or start a local one that ends with us."""
-    # Several members start at once, each with a worker or two that do nothing but wait. Ray warns of them otherwise,
-    # on stdout, where the result belongs.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-    import ray
-    import ray.data
-
-    level = logging.INFO if debug else logging.ERROR
-    if address or "RAY_ADDRESS" in os.environ:
-        ray.init(address=address, logging_level=level, log_to_driver=debug)
-    else:
-        cpus = max(2, os.cpu_count() or 2)  # the pipeline wants two even where there is one
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=level, log_to_driver=debug)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    for name in ("ray", "ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(level)
-
-
-def disconnect() -> None:
-    """Leave the cluster; a local one ends."""
-    import ray
-
-    ray.shutdown()
-
-
-def _cause(error: BaseException | None) -> CxrRayError | None:
-    """The error of ours that Ray wrapped, if there is one."""
-    seen = 0
-    while error is not None and seen < 10:
-        if isinstance(error, CxrRayError):
-            return error
-        inner = getattr(error, "cause", None)
-        error = inner if isinstance(inner, BaseException) else error.__cause__
-        seen += 1
-    return None
 
 
 if __name__ == "__main__":

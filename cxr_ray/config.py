@@ -35,8 +35,8 @@ class PreprocessConfig(Section):
     )
     reduced_decode: Literal["never", "lossy", "always"] = Field(
         "lossy",
-        description="JPEG 2000 decoded at 1/2, 1/4 or 1/8 of its size where that is still at least S: not at all, for"
-        " the lossy transfer syntaxes, or for the lossless ones too, whose input then differs by a grey level or two.",
+        description="JPEG 2000 decoded at 1/2, 1/4 or 1/8 of its size, down to 1.4 S: never, for the lossy transfer"
+        " syntaxes, or always; a model input then differs by half a grey level of 255 on average.",
     )
 
     @model_validator(mode="after")
@@ -63,21 +63,45 @@ class LimitsConfig(Section):
     )
 
 
-class GateConfig(Section):
-    """Which images are scored as chest radiographs. Comparison ignores case and surrounding blanks."""
+ImageKind = Literal["animal", "mammogram", "digitised_film", "screenshot", "localizer", "for_processing"]
+"""What a DICOM image may be beside, or instead of, a radiograph of a patient that is meant to be looked at."""
 
+
+class GateConfig(Section):
+    """Which images are scored as frontal chest radiographs.
+
+    What a header says is reduced to fixed codes first (images/terms.py), from several languages; the lists name
+    such codes or any spelling of them (`thorax` stands for CHEST) and ignore case. In all of them '' stands for a
+    header that does not say, and OTHER for a value that is in no vocabulary.
+    """
+
+    kinds: tuple[ImageKind, ...] = Field(
+        ("digitised_film",),
+        description="Kinds of images that are scored all the same: scanned films (secondary captures with Conversion"
+        " Type DF and a Modality such as CR or DX), by default; screenshots, localizers and the others, if named.",
+    )
     modalities: tuple[str, ...] = Field(
-        ("CR", "DX", "RG", "DR"), description="Modality values that are scored; add '' to accept DICOM without one."
+        ("CR", "DX", "RG", "DR", "XR"),
+        description="Modality values that are scored; add '' to accept DICOM without one.",
     )
     body_parts: tuple[str, ...] = Field(
-        ("", "CHEST", "THORAX", "LUNG", "LUNGS", "RIB", "RIBS"),
-        description="Body Part Examined values that are scored; '' stands for absent.",
+        ("", "CHEST", "LUNG"),
+        description="Body parts that are scored: codes as in DICOM PS3.16 Annex L, for example RIB or CHESTABDOMEN.",
     )
-    excluded_views: tuple[str, ...] = Field(
-        ("LL", "RL", "LLD", "RLD", "LATERAL", "LAT", "LLO", "RLO", "LPO", "RPO", "LAO", "RAO"),
-        description="View Position values that are not scored.",
+    views: tuple[str, ...] = Field(
+        ("", "PA", "AP", "FRONTAL", "OTHER"),
+        description="Views that are scored. The others are LL, RL, LATERAL, LLD, RLD, DECUBITUS, LLO, RLO, LAO, RAO,"
+        " LPO, RPO, OBLIQUE, LORDOTIC and AXIAL.",
     )
     min_side: int = Field(64, ge=1, description="Shorter side, in pixels, below which an image is not scored.")
+    max_aspect: float = Field(
+        2.5, ge=1.0, description="Longer over shorter side, in pixels, above which an image is not scored."
+    )
+    image_check: Literal["silent", "always", "never"] = Field(
+        "silent",
+        description="When the pixels are checked for flat pictures, text and forms: where no header names body part or"
+        " view (PNG, JPEG and TIFF among them), for every image, or never.",
+    )
 
 
 class DecodeConfig(Section):
@@ -247,6 +271,28 @@ class ScoreConfig(Section):
     )
     storage_retries: int = Field(4, ge=0, description="Repeated reads of an object after a passing storage error.")
     progress_every: float = Field(10.0, gt=0.0, description="Seconds between progress lines.")
+
+
+class ScanConfig(Section):
+    """One survey of an archive: how it is read, and on what its estimate of scoring rests."""
+
+    workers: int | None = Field(None, ge=1, description="Processes that parse headers; None: one per CPU.")
+    threads: int = Field(16, ge=1, le=64, description="Objects that one process reads at the same time.")
+    cpus: float = Field(16.0, gt=0.0, description="CPU cores of the cluster whose wall time is estimated.")
+    gpus: float = Field(1.0, ge=0.0, description="GPUs of the cluster whose wall time is estimated.")
+    gpu_images_per_second: float = Field(
+        150.0,
+        gt=0.0,
+        description="Images per second of one GPU through the ensemble. Assumed, not measured: the paper's five members"
+        " at 224 px in float32 with heat maps, about 19 billion multiply-adds an image. Yours: images over seconds of"
+        " the ensemble stage in a run manifest.",
+    )
+    core_images_per_second: float = Field(
+        2.0,
+        gt=0.0,
+        description="Images per second of one CPU core through the same ensemble, where there is no GPU; measured 2.2"
+        " on one core of an AMD EPYC.",
+    )
 
 
 AnySection = TypeVar("AnySection", bound=Section)

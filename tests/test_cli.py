@@ -1,10 +1,12 @@
 """The command line by its output and exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -12,6 +14,7 @@ from cxr_ray import __version__, storage
 from cxr_ray.cli import app
 from cxr_ray.scoring.table import read_scores
 from tests.conftest import write_image
+from tests.images.dicom_files import build_dicom
 
 
 def call(*arguments: str | Path) -> Result:
@@ -27,7 +30,7 @@ def run(*arguments: str | Path, timeout: int = 300) -> subprocess.CompletedProce
 def test_help_lists_the_commands():
     result = call("--help")
     assert result.exit_code == 0
-    for name in ("demo", "train", "score", "verify", "evaluate", "report"):
+    for name in ("demo", "train", "scan", "score", "verify", "evaluate", "report"):
         assert f" {name} " in result.output
 
 
@@ -51,6 +54,10 @@ def test_help_imports_neither_ray_nor_torch():
         (["train", "absent.yaml"], "Error: The configuration absent.yaml cannot be read (No such file or directory);"),
         (["score", "x", "--ensemble", "e", "--output", "o", "--set", "batch=1"], "batch: Extra inputs"),
         (["score", "x", "--ensemble", "e", "--output", "o", "--heatmaps", "some"], "heatmaps: Input should be"),
+        (["scan", "absent"], "Error: The input cannot be used: There is nothing at"),
+        (["scan", "x", "--cpus", "0"], "Error: The command line cannot be used: cpus: Input should be greater than 0"),
+        (["scan", "x", "--set", "gate.side=1"], "gate.side: Extra inputs"),
+        (["scan", "x", "-o", "rows.txt"], "--output takes a file that ends in .parquet or .csv, not rows.txt."),
         (["verify", "absent"], "holds no scores; run `cxr-ray score` with this --output first."),
         (["report", "absent"], "holds no scores"),
         (["evaluate", "absent", "--manifest", "x.csv"], "holds no scores"),
@@ -63,6 +70,86 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, words, tmp_path,
     assert words in result.output
     assert "Traceback" not in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_scan_small_folder_says_what_is_there(tmp_path):
+    film = np.add.outer(np.arange(400, dtype=np.uint16) * 10, np.arange(500, dtype=np.uint16))
+    (tmp_path / "a.dcm").write_bytes(build_dicom(film, bits_stored=13, Manufacturer="GE Healthcare"))
+    (tmp_path / "b.dcm").write_bytes(build_dicom(film, bits_stored=13, BodyPartExamined="KNEE"))
+    (tmp_path / "c.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no image")
+    result = call("scan", tmp_path)
+    assert result.exit_code == 0
+    assert "3 of 3 headers (2 faults expected)" in result.stderr
+    assert (
+        re.sub(r"[\d.]+ s\.$", "T s.", result.stdout, flags=re.MULTILINE)
+        == f"""\
+3 objects of 801.0 kB in {tmp_path} (1 files left out by their names).
+Read 131.1 kB (16.4%) in 2 requests, T s.
+format
+           2  dicom
+           1  none of DICOM, PNG, JPEG, TIFF
+transfer syntax
+           2  Explicit VR Little Endian (1.2.840.10008.1.2.1)
+modality
+           2  DX
+view
+           2  PA
+body part
+           1  CHEST
+           1  KNEE
+manufacturer
+           1  GE
+           1  not stated
+photometric interpretation
+           2  MONOCHROME2
+bits stored
+           2  13
+megapixels
+              p5 0.2, p50 0.2, p95 0.2, largest 0.2
+expected to be scored: 1 of 3; expected faults
+           1  wrong_body_part, e.g. {tmp_path}/b.dcm
+           1  empty_file, e.g. {tmp_path}/c.png
+cannot be decoded here
+           0
+not checked in headers
+              Whether an image is blank, flat or a page of text is seen in its pixels only.
+estimate of scoring 1 images, 0.2 megapixels
+       0.0 s  of one core to fetch all objects
+       0.0 s  of one core to decode
+       0.0 s  of one GPU for the ensemble, at 150 images/s
+       0.5 s  of one core for it instead, at 2 images/s
+              wall time: 0.0 s on 16 cores and 1 GPU, 0.0 s on 16 cores without a GPU
+              An estimate, no measurement: decoding as measured on another machine, and an assumed speed
+              of the paper's five members; say yours with --gpu-images-per-second, --cpus and --gpus.
+"""
+    )
+
+
+def test_scan_json_is_one_object_and_too_many_expected_faults_are_exit_code_3(tmp_path):
+    write_image(tmp_path / "in" / "a.png", seed=0)
+    (tmp_path / "in" / "b.png").write_bytes(b"broken")
+    rows = tmp_path / "rows.csv"
+    arguments = ("--json", "--gpus", "4", "--set", "max_fault_share=0.4", "-o", rows)
+    result = call("scan", tmp_path / "in", *arguments)
+    assert result.exit_code == 3
+    values = json.loads(result.stdout)
+    assert values["expected"] == {"scored": 1, "faulted": 1}
+    assert values["expected_faults"]["not_an_image"]["example"] == str(tmp_path / "in" / "b.png")
+    assert values["estimate"]["assumptions"]["gpus"] == 4
+    assert values["output"] == str(rows)
+    assert len(rows.read_text().splitlines()) == 3
+
+
+def test_scan_imports_neither_ray_nor_torch(tmp_path):
+    write_image(tmp_path / "a.png", seed=0)
+    code = (
+        "import sys; from typer.testing import CliRunner; from cxr_ray.cli import app;"
+        f"assert CliRunner().invoke(app, ['scan', {str(tmp_path)!r}]).exit_code == 0;"
+        "print(sorted({'ray', 'torch', 'timm'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from cxr_ray.images.attributes import (
 )
 from cxr_ray.images.codecs import decode_samples
 from cxr_ray.images.codestream import jpeg_2000_stream, jpeg_stream
-from cxr_ray.images.deflate import check_deflated
+from cxr_ray.images.deflate import within_limits
 from cxr_ray.images.header import (
     HEADER_KEYWORDS,
     PALETTE_KEYWORDS,
@@ -71,13 +71,13 @@ class _Source(BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read like BytesIO and notice a read that falls short.
 
-        Only a deflated dataset is read without a size, to be inflated whole: it is checked first. Raises DecodeError:
-        TOO_LARGE.
+        Only a deflated dataset is read without a size, to be inflated whole: that is done here, within the limits.
+        Raises DecodeError: TOO_LARGE.
         """
         beyond = self.tell() > self.getbuffer().nbytes
         chunk = super().read(size)
         if size is None or size < 0:
-            check_deflated(chunk, self.limits)
+            return within_limits(chunk, self.limits)
         self.cut_short |= beyond or (size is not None and 0 < len(chunk) < size)
         return chunk
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +56,7 @@ class Decoded:
 
 def decode_images(items: Sequence[tuple[str, str]], intake: Intake, *, alone: bool) -> Iterator[Decoded]:
     """Each (uri, version) in order; `alone` in a child process, so that a decoder that dies costs one image."""
+    cv2.setNumThreads(1)  # tasks share the cores; a pool of threads in each would only fight
     return _each_alone(items, intake) if alone else (decode_one(*item, intake) for item in items)
 
 

@@ -117,7 +117,6 @@ def decode_batch(batch: pa.Table, *, config: dict[str, Any], preprocess_config: 
     A task that Ray repeats may have lost its process to one of its images: its block is decoded in a child process.
     """
     settings, target = ScoreConfig.model_validate(config), PreprocessConfig.model_validate(preprocess_config)
-    torch.set_num_threads(1)  # tasks share the cores; a pool of threads in each would only fight
     key = os.environ.get(PATIENT_KEY)
     secret = key.encode() if key else None
     items = [(row["uri"], row["object_version"]) for row in batch.select(["uri", "object_version"]).to_pylist()]

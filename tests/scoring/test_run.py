@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -192,6 +193,38 @@ def test_score_patient_key_is_a_hash_only_with_a_key(bundle, tmp_path, monkeypat
     assert table.to_pylist() == [{"patient_key": None, "status": "scored"}]
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"CompressedSamples" not in written
+
+
+def test_score_archives_beside_files_one_row_per_member(archive, bundle, tmp_path):
+    """The same ten films as files, in a zip, a tar and a tar.gz; and a CT as DICOM, a damaged zip and an empty one."""
+    from pydicom.data import get_testdata_file
+
+    for kind in ("zip", "tar", "gztar"):
+        shutil.make_archive(str(tmp_path / "packed"), kind, root_dir=archive)
+    for path in tmp_path.glob("packed.*"):
+        shutil.move(path, archive / path.name)
+    (archive / "damaged.zip").write_bytes((archive / "packed.zip").read_bytes()[:2_000])
+    with zipfile.ZipFile(archive / "ct.zip", "w") as ct:
+        ct.write(get_testdata_file("CT_small.dcm"), "study/CT000001")
+    zipfile.ZipFile(archive / "empty.zip", "w").close()
+    result = run(archive, bundle, tmp_path / "out")
+    assert (result.listed, result.scored, result.faulted) == (4 * 13 + 2, 4 * 10, 4 * 3 + 2)
+    assert result.left_out == 4 * 2 + 1
+    assert result.faults == {"corrupt": 4, "empty_file": 4, "not_an_image": 4, "bad_archive": 1, "wrong_modality": 1}
+    table, _ = read_scores(str(tmp_path / "out"), wanted=["uri", "object_version", "probability_Mass"])
+    frame = table.to_pandas().set_index("uri")
+    film = "site 1/film_1.png"
+    places = [str(archive / film), *(f"{archive}/packed.{kind}!/{film}" for kind in ("zip", "tar", "tar.gz"))]
+    np.testing.assert_allclose(
+        frame.loc[places, "probability_Mass"], frame.loc[places[0], "probability_Mass"], rtol=1e-5
+    )
+    assert frame.loc[places[1], "object_version"] == storage.stat(str(archive / "packed.zip")).version
+    assert verify(str(tmp_path / "out")).problems == ()
+    again = run(archive, bundle, tmp_path / "out")
+    assert (again.already_done, again.scored + again.faulted) == (4 * 13 + 2, 0)
+    os.utime(archive / "packed.tar", ns=(7, 7))
+    changed = run(archive, bundle, tmp_path / "out")
+    assert (changed.already_done, changed.scored, changed.faulted) == (3 * 13 + 2, 10, 3)
 
 
 def test_make_plan_leaves_a_cpu_for_ray_data_and_uses_every_gpu():
