@@ -70,7 +70,7 @@ ImageKind = Literal["animal", "mammogram", "digitised_film", "screenshot", "loca
 class GateConfig(Section):
     """Which images are scored as frontal chest radiographs.
 
-    What a header says is reduced to fixed codes first (images/terms.py), from several languages; the lists name
+    What a header says is reduced to fixed codes first (images/dicom/terms.py), from several languages; the lists name
     such codes or any spelling of them (`thorax` stands for CHEST) and ignore case. In all of them '' stands for a
     header that does not say, and OTHER for a value that is in no vocabulary.
     """

@@ -20,7 +20,7 @@ from cxr_ray.errors import DecodeError, StorageError
 from cxr_ray.evaluation.cohort import Cohort
 from cxr_ray.evaluation.metrics import at_or_above
 from cxr_ray.evaluation.overlay import FILM_SIDE, data_uri, film_jpeg, heat_on_film, heat_png
-from cxr_ray.images import archives, members
+from cxr_ray.images.packed import archives, members
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.images.radiograph import decode, read_header
 from cxr_ray.labels.findings import PRESENT

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cxr_ray.config import GateConfig, ImageKind
 from cxr_ray.errors import ConfigError, DecodeError, Fault
-from cxr_ray.images import terms, vocabulary
+from cxr_ray.images.dicom import terms, vocabulary
+from cxr_ray.images.dicom.vocabulary import OTHER
 from cxr_ray.images.header import TAGS, Header, Hint
-from cxr_ray.images.vocabulary import OTHER
 
 Passed = Literal["header", "image", "unchecked"]
 """What let an image pass: its header, the look at its pixels, or nothing because the configuration wants no check."""

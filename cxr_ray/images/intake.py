@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault, StorageError
-from cxr_ray.images import archives
 from cxr_ray.images.gate import Passed, check_gate, check_picture
 from cxr_ray.images.header import Header
 from cxr_ray.images.isolation import Died, deadline, each_in_a_child
+from cxr_ray.images.packed import archives
 from cxr_ray.images.preprocess import Placement, preprocess
 from cxr_ray.images.radiograph import decode, read_header
 

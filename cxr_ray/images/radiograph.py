@@ -1,4 +1,4 @@
-"""Any image bytes to a Radiograph: DICOM through dicom.py, PNG, JPEG and TIFF here.
+"""Any image bytes to a Radiograph: DICOM through dicom/reading.py, PNG, JPEG and TIFF here.
 
 The format is told by the first bytes, never by a name. Reading the header and decoding are two steps, so that what
 is too large or no chest film costs no decoding. Knows nothing of storage, archives and models.
@@ -15,8 +15,8 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugi
 from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images import grey
-from cxr_ray.images.attributes import DicomImage
-from cxr_ray.images.dicom import decode_dicom, is_dicom, read_dicom
+from cxr_ray.images.dicom.attributes import DicomImage
+from cxr_ray.images.dicom.reading import decode_dicom, is_dicom, read_dicom
 from cxr_ray.images.header import Header, codec_border
 from cxr_ray.images.transfer import Span
 
@@ -76,7 +76,7 @@ def read_header(data: bytes, *, limits: LimitsConfig, patient_key_secret: bytes 
         detail = f"The file has {len(data)} bytes, more than limits.object_bytes = {limits.object_bytes}; raise it."
         raise DecodeError(Fault.TOO_LARGE, detail)
     encoded = _read(data, limits, patient_key_secret)
-    _check_pixels(encoded.header, limits)
+    check_pixels(encoded.header, limits)
     return encoded
 
 
@@ -100,16 +100,16 @@ def _read(data: bytes, limits: LimitsConfig, secret: bytes | None) -> Encoded:
     if is_dicom(data):
         image = read_dicom(data, limits=limits, patient_key_secret=secret)
         return Encoded(header=image.header, source=image)
-    image_format = _raster_format(data)
+    image_format = raster_format(data)
     if image_format is None:
         raise DecodeError(Fault.NOT_AN_IMAGE, "The bytes begin like none of DICOM, PNG, JPEG and TIFF; leave it out.")
-    width, height = _upright_size(_open(data, image_format))
+    width, height = upright_size(_open(data, image_format))
     return Encoded(
         header=Header(format=image_format, rows=height, columns=width), source=RasterImage(image_format, data)
     )
 
 
-def _check_pixels(header: Header, limits: LimitsConfig) -> None:
+def check_pixels(header: Header, limits: LimitsConfig) -> None:
     """Refuse images without pixels and with more than the limit."""
     rows, columns = header.rows or 0, header.columns or 0
     if rows * columns == 0:
@@ -119,7 +119,7 @@ def _check_pixels(header: Header, limits: LimitsConfig) -> None:
         raise DecodeError(Fault.TOO_LARGE, detail)
 
 
-def _raster_format(data: bytes) -> RasterFormat | None:
+def raster_format(data: bytes) -> RasterFormat | None:
     """The format whose magic number the bytes begin with."""
     return next((image_format for magic, image_format in _MAGIC if data.startswith(magic)), None)
 
@@ -160,7 +160,7 @@ def _orientation(image: Any) -> int:
     return int(orientation) if orientation in range(1, 9) else 1
 
 
-def _upright_size(image: Any) -> tuple[int, int]:
+def upright_size(image: Any) -> tuple[int, int]:
     """Width and height after the orientation has been applied."""
     width, height = image.size
     return (height, width) if _orientation(image) >= 5 else (width, height)

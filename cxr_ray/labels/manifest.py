@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 from cxr_ray import storage
 from cxr_ray.config import ManifestConfig
 from cxr_ray.errors import ManifestError, StorageError
-from cxr_ray.images import members
+from cxr_ray.images.packed import members
 from cxr_ray.labels.findings import check_findings
 
 PARTS = ("train", "validation", "test")
@@ -197,6 +196,8 @@ def split_by_patient(
 
 def _draw(union: pd.DataFrame, *, share: float, seed: int) -> list[str]:
     """A stratified share of the patients (rows of `union`)."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # a second, which only a split should cost
+
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     _, chosen = next(splitter.split(np.zeros(len(union)), union.to_numpy(int)))
     return [str(patient) for patient in union.index[chosen]]

@@ -1,6 +1,6 @@
 """Counting what the headers of an archive tell. Memory does not grow with the number of objects.
 
-Knows no files; what one header tells is said in images/survey.py.
+Knows no files; what one header tells is said in images/dicom/survey.py.
 """
 
 from collections import Counter
@@ -10,8 +10,8 @@ from itertools import accumulate
 from typing import Any
 
 from cxr_ray.errors import FAULT_MEANINGS, Fault
-from cxr_ray.images.attributes import name_of_uid
-from cxr_ray.images.survey import PACKAGES, Survey
+from cxr_ray.images.dicom.attributes import name_of_uid
+from cxr_ray.images.dicom.survey import PACKAGES, Survey
 from cxr_ray.scoring.headers import Scanned
 from cxr_ray.storage import is_remote
 

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 
 from cxr_ray.config import GateConfig, LimitsConfig, ScanConfig
 from cxr_ray.errors import ConfigError, DecodeError, StorageError
-from cxr_ray.images.survey import Survey, survey
+from cxr_ray.images.dicom.survey import Survey, survey
 from cxr_ray.scoring.objects import is_sequential, open_object
 from cxr_ray.storage import ObjectInfo
 

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import ConfigError, DecodeError, Fault, StorageError
-from cxr_ray.images import archives
-from cxr_ray.images.members import MEMBER_PATTERN, Member, is_archive, join, split
+from cxr_ray.images.packed import archives
+from cxr_ray.images.packed.members import MEMBER_PATTERN, Member, is_archive, join, split
 from cxr_ray.labels.manifest import read_table
 from cxr_ray.scoring import table
 from cxr_ray.scoring.table import Contract
@@ -32,14 +32,14 @@ WORKLIST = pa.schema(
     ]
 )
 _LISTED = WORKLIST.append(pa.field("place", pa.int64(), nullable=False))
-_TABLES = (".csv", ".parquet", ".pq")
+TABLES = (".csv", ".parquet", ".pq")
 _BATCH = 65_536  # objects listed at a time
 _ENSEMBLE = b"cxr_ray_ensemble"
 ABSENT = "absent"  # version of an object that a worklist names but the storage does not have
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
     """An object that may be an image, and where it lies in its archive (0 for what lies in none)."""
 
     uri: str
@@ -83,13 +83,13 @@ def build_worklist(
         StorageError: An input does not exist or cannot be listed.
         ConfigError: The inputs hold no file that could be an image.
     """
-    counter = _LeftOut(tuple(exclude), limits or LimitsConfig())
-    parts = list(_batches(counter.candidates(inputs)))
+    listing = Listing(tuple(exclude), limits or LimitsConfig())
+    parts = list(_batches(listing.objects(inputs)))
     everything = pa.concat_tables(parts) if parts else _LISTED.empty_table()
     unique = _first_of_each(everything)
     if unique.num_rows == 0:
         raise ConfigError(
-            f"There is no image file in {', '.join(inputs)} ({counter.left_out} files were left out by their names);"
+            f"There is no image file in {', '.join(inputs)} ({listing.left_out} files were left out by their names);"
             " check the path."
         )
     todo = unique.join(done_keys(output, contract), keys=["uri", "object_version"], join_type="left anti")
@@ -103,7 +103,7 @@ def build_worklist(
         already_done=unique.num_rows - todo.num_rows,
         deferred=todo.num_rows - taken.num_rows,
         todo=taken.num_rows,
-        left_out=counter.left_out,
+        left_out=listing.left_out,
     )
 
 
@@ -114,22 +114,23 @@ def done_keys(output: str, contract: Contract) -> pa.Table:
     return rows.filter(same).select(["uri", "object_version"])
 
 
-class _LeftOut:
+class Listing:
     """Lists candidates and counts the files whose names say that they are no images."""
 
     def __init__(self, exclude: tuple[str, ...], limits: LimitsConfig) -> None:
+        """Nothing is listed yet; `exclude` are patterns of names, `limits` bound the archives."""
         self.exclude, self.limits = exclude, limits
         self.left_out = 0
 
-    def candidates(self, inputs: Sequence[str]) -> Iterator[_Candidate]:
+    def objects(self, inputs: Sequence[str]) -> Iterator[Candidate]:
         """Every object of the inputs, and every member of their archives, that may be an image."""
         for given in inputs:
             uri = archives.absolute(given)
-            is_table = uri.lower().endswith(_TABLES) and split(uri)[1] is None
+            is_table = uri.lower().endswith(TABLES) and split(uri)[1] is None
             for item in _from_table(uri, self.limits) if is_table else self._below(uri):
                 yield from self._members(item) if is_archive(item.uri) and item.version != ABSENT else (item,)
 
-    def _below(self, uri: str) -> Iterator[_Candidate]:
+    def _below(self, uri: str) -> Iterator[Candidate]:
         """The objects of a file, folder or prefix without those left out; what is named itself always is one."""
         for item in _listed(uri, self.limits):
             if item.uri != uri and self._is_excluded(item.uri):
@@ -137,7 +138,7 @@ class _LeftOut:
             else:
                 yield item
 
-    def _members(self, item: _Candidate) -> Iterator[_Candidate]:
+    def _members(self, item: Candidate) -> Iterator[Candidate]:
         """The members of an archive; the archive itself where it cannot be listed: decoding that row says why."""
         members = _directory(item.uri, item.version, self.limits)
         if members is None:
@@ -146,7 +147,7 @@ class _LeftOut:
         wanted = [member for member in members.values() if not self._is_excluded(member.name)]
         self.left_out += len(members) - len(wanted) if members else 1
         for member in wanted:
-            yield _Candidate(join(item.uri, member.name), item.version, member.size, member.place)
+            yield Candidate(join(item.uri, member.name), item.version, member.size, member.place)
 
     def _is_excluded(self, uri: str) -> bool:
         """Whether the last part of the uri matches a pattern, ignoring case."""
@@ -154,20 +155,20 @@ class _LeftOut:
         return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self.exclude)
 
 
-def _listed(uri: str, limits: LimitsConfig) -> Iterator[_Candidate]:
+def _listed(uri: str, limits: LimitsConfig) -> Iterator[Candidate]:
     """The objects of a file, folder or prefix, or one member; raises ConfigError when there is none."""
     try:
         if split(uri)[1] is not None:
             yield _named(uri, limits)
         else:
-            yield from (_Candidate(item.uri, item.version, item.size) for item in storage.list_objects(uri))
+            yield from (Candidate(item.uri, item.version, item.size) for item in storage.list_objects(uri))
     except StorageError as error:
         if error.fault is Fault.NOT_FOUND:
             raise ConfigError(f"The input cannot be used: {error.detail}") from error
         raise
 
 
-def _from_table(uri: str, limits: LimitsConfig) -> Iterator[_Candidate]:
+def _from_table(uri: str, limits: LimitsConfig) -> Iterator[Candidate]:
     """The objects that a CSV or Parquet table names, with the version they have now; those of an archive together."""
     frame = read_table(uri)
     if "uri" not in frame.columns:
@@ -179,10 +180,10 @@ def _from_table(uri: str, limits: LimitsConfig) -> Iterator[_Candidate]:
         except StorageError as error:
             if error.fault is not Fault.NOT_FOUND:
                 raise
-            yield _Candidate(target, ABSENT, 0)
+            yield Candidate(target, ABSENT, 0)
 
 
-def _named(uri: str, limits: LimitsConfig) -> _Candidate:
+def _named(uri: str, limits: LimitsConfig) -> Candidate:
     """One object, or one member of an archive, that is named itself: it gets its row, whatever it is.
 
     Raises StorageError for an object or an archive that cannot be found.
@@ -190,9 +191,9 @@ def _named(uri: str, limits: LimitsConfig) -> _Candidate:
     archive, name = split(uri)
     found = storage.stat(archive)
     if name is None:
-        return _Candidate(uri, found.version, found.size)
+        return Candidate(uri, found.version, found.size)
     member = (_directory(archive, found.version, limits) or {}).get(name)
-    return _Candidate(uri, found.version, member.size if member else 0, member.place if member else 0)
+    return Candidate(uri, found.version, member.size if member else 0, member.place if member else 0)
 
 
 def _directory(uri: str, version: str, limits: LimitsConfig) -> Mapping[str, Member] | None:
@@ -203,7 +204,7 @@ def _directory(uri: str, version: str, limits: LimitsConfig) -> Mapping[str, Mem
         return None
 
 
-def _batches(items: Iterable[_Candidate]) -> Iterator[pa.Table]:
+def _batches(items: Iterable[Candidate]) -> Iterator[pa.Table]:
     """The objects as Arrow tables of bounded length."""
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):

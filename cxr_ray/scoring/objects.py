@@ -13,10 +13,10 @@ from typing import Any
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import DecodeError, Fault, StorageError
-from cxr_ray.images import archives
-from cxr_ray.images.deflate import RAW, inflated
-from cxr_ray.images.members import bad_archive, check_size, is_archive, split
-from cxr_ray.images.zips import ZipMember
+from cxr_ray.images.packed import archives
+from cxr_ray.images.packed.deflate import RAW, inflated
+from cxr_ray.images.packed.members import bad_archive, check_size, is_archive, split
+from cxr_ray.images.packed.zips import ZipMember
 from cxr_ray.storage import ObjectInfo
 
 _CHUNK = 65_536  # deflated bytes that one request fetches

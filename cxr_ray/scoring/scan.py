@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from cxr_ray import storage
 from cxr_ray.config import ScanConfig, ScoreConfig
 from cxr_ray.errors import ConfigError, Fault
-from cxr_ray.images.survey import Survey
+from cxr_ray.images.dicom.survey import Survey
 from cxr_ray.scoring import estimate, inventory
 from cxr_ray.scoring.census import Census
 from cxr_ray.scoring.estimate import Estimate
@@ -116,8 +116,8 @@ def scan(
     clock = time.monotonic()
     output = None if output is None else _checked_output(output)
     census = Census()
-    listing = inventory._LeftOut(config.exclude, config.limits)
-    candidates = _without_repetitions(listing.candidates(inputs), inputs)
+    listing = inventory.Listing(config.exclude, config.limits)
+    candidates = _without_repetitions(listing.objects(inputs), inputs)
     with tempfile.TemporaryDirectory(prefix="cxr-ray-scan-") as folder:
         total, items = _counted(islice(candidates, limit), Path(folder), log)
         if total == 0:
@@ -161,7 +161,7 @@ def _checked_output(output: str) -> str:
 
 def _without_repetitions(items: Iterable[Any], inputs: Sequence[str]) -> Iterator[ObjectInfo]:
     """Each object once. One folder or prefix repeats nothing, and then nothing has to be remembered."""
-    may_repeat = len(inputs) > 1 or inputs[0].lower().endswith(inventory._TABLES)
+    may_repeat = len(inputs) > 1 or inputs[0].lower().endswith(inventory.TABLES)
     seen: set[bytes] = set()
     for item in items:
         if may_repeat:

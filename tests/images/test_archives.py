@@ -25,9 +25,9 @@ from pydicom import uid
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import DecodeError, Fault, StorageError
-from cxr_ray.images import members
-from cxr_ray.images.archives import absolute, fetch, forget_archives, open_archive
-from cxr_ray.images.dicom import read_dicom
+from cxr_ray.images.dicom.reading import read_dicom
+from cxr_ray.images.packed import members
+from cxr_ray.images.packed.archives import absolute, fetch, forget_archives, open_archive
 
 LIMITS = LimitsConfig()
 FILES = {"b/IM0002": b"second" * 100, "IM0001": os.urandom(3000), "b/c/empty": b"", "a.png": bytes(1500)}

@@ -23,9 +23,8 @@ from pydicom.sequence import Sequence
 
 from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images import dicom
 from cxr_ray.images.gate import check_gate
-from cxr_ray.images.header import Hint
+from cxr_ray.images.header import Header, Hint
 from cxr_ray.images.radiograph import decode, read_header
 
 LOSSLESS = [
@@ -313,7 +312,7 @@ def test_header_attributes_as_written(build_dicom, film):
         film, bits_stored=12, PatientID="  4711 ", PixelSpacing=[0.2, 0.1], ImagerPixelSpacing=[0.3, 0.3]
     )
     header = read_header(data, limits=LimitsConfig(), patient_key_secret=b"key").header
-    assert header == dicom.Header(
+    assert header == Header(
         format="dicom",
         sop_instance_uid="1.2.3.4",
         series_instance_uid="1.2.3.1",

@@ -13,12 +13,12 @@ from pydicom.sr.codedict import codes
 
 from cxr_ray.config import GateConfig, LimitsConfig
 from cxr_ray.errors import FAULT_GROUPS, FAULT_MEANINGS, ConfigError, DecodeError, Fault, faults_document
+from cxr_ray.images.dicom.terms import BODY_PART_CODES, VIEW_CODES
+from cxr_ray.images.dicom.vocabulary import OTHER, read
 from cxr_ray.images.gate import check_codes, check_gate, check_picture, look
 from cxr_ray.images.header import Header, Hint
 from cxr_ray.images.phantom import make_phantom
 from cxr_ray.images.radiograph import read_header
-from cxr_ray.images.terms import BODY_PART_CODES, VIEW_CODES
-from cxr_ray.images.vocabulary import OTHER, read
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 GATE = GateConfig()

@@ -10,7 +10,6 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from scipy.ndimage import binary_dilation
 
 from cxr_ray.errors import ConfigError
-from cxr_ray.images.cohort import PARTS, PREVALENCES, draw_labels
 from cxr_ray.images.phantom import (
     ENCODINGS,
     FINDINGS,
@@ -21,6 +20,7 @@ from cxr_ray.images.phantom import (
     read_masks,
     write_archive,
 )
+from cxr_ray.images.phantom.cohort import PARTS, PREVALENCES, draw_labels
 
 SIDE = 96
 

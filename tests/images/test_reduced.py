@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 
 from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images.codestream import jpeg_2000_layout
+from cxr_ray.images.dicom.codestream import jpeg_2000_layout
 from cxr_ray.images.phantom import make_phantom
 from cxr_ray.images.preprocess import preprocess
 from cxr_ray.images.radiograph import decode, read_header

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from numpy.testing import assert_array_equal
 
-from cxr_ray.images.shutter import Opening, outside
+from cxr_ray.images.dicom.shutter import Opening, outside
 from tests.images.golden.building import dicom, float_dicom
 
 EDGES = {"LeftVerticalEdge": 6, "RightVerticalEdge": 40, "UpperHorizontalEdge": 4, "LowerHorizontalEdge": 55}

@@ -13,8 +13,8 @@ import pytest
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig, ScoreConfig
 from cxr_ray.errors import ConfigError, Fault
-from cxr_ray.images.archives import forget_archives
 from cxr_ray.images.intake import Intake, decode_one
+from cxr_ray.images.packed.archives import forget_archives
 from cxr_ray.scoring.inventory import ABSENT, Worklist, build_worklist, read_worklist
 from cxr_ray.scoring.table import Contract
 from tests.conftest import PREPROCESS, write_image

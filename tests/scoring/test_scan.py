@@ -27,9 +27,9 @@ from pydicom.sequence import Sequence
 from cxr_ray import storage
 from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig, ScanConfig, ScoreConfig
 from cxr_ray.errors import ConfigError
+from cxr_ray.images.dicom.survey import PACKAGES, survey
+from cxr_ray.images.dicom.vendors import vendor_of
 from cxr_ray.images.intake import Intake, decode_one
-from cxr_ray.images.survey import PACKAGES, survey
-from cxr_ray.images.vendors import vendor_of
 from cxr_ray.scoring.estimate import DECODE_MS_PER_MEGAPIXEL, estimate
 from cxr_ray.scoring.scan import ScanResult, scan
 from tests.images.dicom_files import SHARED_DICOM, build_dicom
@@ -411,9 +411,9 @@ def test_scan_absent_decoder_is_foreseen_with_the_package_that_serves(tmp_path, 
 
 
 def test_packages_cover_every_compressed_syntax_that_is_decoded_here():
-    from cxr_ray.images.codecs import _PLUGINS
+    from cxr_ray.images.dicom.codecs import PLUGINS
 
-    assert set(PACKAGES) == set(_PLUGINS)
+    assert set(PACKAGES) == set(PLUGINS)
 
 
 def test_scan_unknown_syntax_has_no_package(folder):

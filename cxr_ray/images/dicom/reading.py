@@ -2,7 +2,7 @@
 
 Parses the object and decides in which order things happen. Which attributes are read and what of them may get out is
 said in header.py, how a value is read in attributes.py, which decoder takes the pixels in codecs.py, what the header
-says of grey in presentation.py, and the arithmetic in grey.py. Beside these and phantom.py nothing knows pydicom.
+says of grey in presentation.py, and the arithmetic in grey.py. Beside this package only phantom/files.py knows pydicom.
 Knows nothing of files, of other formats, or of what is to be scored.
 """
 
@@ -18,8 +18,9 @@ from pydicom.uid import UID
 
 from cxr_ray.config import LimitsConfig, PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images import grey, hints
-from cxr_ray.images.attributes import (
+from cxr_ray.images import grey
+from cxr_ray.images.dicom import hints
+from cxr_ray.images.dicom.attributes import (
     DicomImage,
     first_frame,
     name_of_uid,
@@ -29,9 +30,10 @@ from cxr_ray.images.attributes import (
     text_of,
     uid_of,
 )
-from cxr_ray.images.codecs import decode_samples
-from cxr_ray.images.codestream import jpeg_2000_stream, jpeg_stream
-from cxr_ray.images.deflate import within_limits
+from cxr_ray.images.dicom.codecs import decode_samples
+from cxr_ray.images.dicom.codestream import jpeg_2000_stream, jpeg_stream
+from cxr_ray.images.dicom.presentation import closed, grey_steps
+from cxr_ray.images.dicom.reduced import reduction_of
 from cxr_ray.images.header import (
     HEADER_KEYWORDS,
     PALETTE_KEYWORDS,
@@ -41,8 +43,7 @@ from cxr_ray.images.header import (
     codec_border,
     patient_key,
 )
-from cxr_ray.images.presentation import closed, grey_steps
-from cxr_ray.images.reduced import reduction_of
+from cxr_ray.images.packed.deflate import within_limits
 
 _SYNTAX_OF_MARKER = {0xC1: uid.JPEGExtended12Bit, 0xC3: uid.JPEGLossless, 0xF7: uid.JPEGLSLossless}
 

@@ -10,10 +10,10 @@ import pydicom
 
 from cxr_ray.config import ImageKind
 from cxr_ray.errors import DecodeError
-from cxr_ray.images import terms, vocabulary
-from cxr_ray.images.attributes import items_of, text_of, texts_of, uid_of
+from cxr_ray.images.dicom import terms, vocabulary
+from cxr_ray.images.dicom.attributes import items_of, text_of, texts_of, uid_of
+from cxr_ray.images.dicom.vocabulary import OTHER
 from cxr_ray.images.header import Hint
-from cxr_ray.images.vocabulary import OTHER
 
 HINT_KEYWORDS = [
     "ImageType",

@@ -18,16 +18,16 @@ from pydicom.uid import UID
 
 from cxr_ray.config import GateConfig, LimitsConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images import hints
-from cxr_ray.images.attributes import name_of_uid, number_of, numbers_of, optional_numbers_of, text_of, uid_of
-from cxr_ray.images.codecs import NATIVE
-from cxr_ray.images.dicom import is_dicom
+from cxr_ray.images.dicom import hints
+from cxr_ray.images.dicom.attributes import name_of_uid, number_of, numbers_of, optional_numbers_of, text_of, uid_of
+from cxr_ray.images.dicom.codecs import NATIVE
+from cxr_ray.images.dicom.reading import is_dicom
+from cxr_ray.images.dicom.vendors import vendor_of
+from cxr_ray.images.dicom.vocabulary import OTHER
+from cxr_ray.images.dicom.walk import Source, Walk, stand_in, walk
 from cxr_ray.images.gate import check_gate
 from cxr_ray.images.header import Header, codec_border
-from cxr_ray.images.radiograph import _check_pixels, _raster_format, _upright_size, read_header
-from cxr_ray.images.vendors import vendor_of
-from cxr_ray.images.vocabulary import OTHER
-from cxr_ray.images.walk import Source, Walk, stand_in, walk
+from cxr_ray.images.radiograph import check_pixels, raster_format, read_header, upright_size
 
 PACKAGES: dict[str, str] = {
     uid.JPEGBaseline8Bit: "pillow",
@@ -89,7 +89,7 @@ def survey(file: BinaryIO, size: int, *, limits: LimitsConfig, gate: GateConfig)
     head = file.read(132)
     if is_dicom(head):
         found = _survey_dicom(Source(file, size, bare=head.startswith(b"DICM")), limits, gate)
-    elif (image_format := _raster_format(head)) is not None:
+    elif (image_format := raster_format(head)) is not None:
         file.seek(0)
         found = _survey_raster(file, image_format, limits, gate)
     else:
@@ -219,12 +219,12 @@ def _survey_raster(file: BinaryIO, image_format: str, limits: LimitsConfig, gate
     try:
         with codec_border("Reading the header"):
             image = _opened(file, image_format)
-        columns, rows = _upright_size(image)
+        columns, rows = upright_size(image)
         header = Header(format=image_format, rows=rows, columns=columns)  # type: ignore[arg-type]
         bits = _BITS_OF_MODE.get(image.mode, 8)
         samples = len(image.getbands())
         found = replace(found, rows=rows, columns=columns, samples_per_pixel=samples, bits_stored=bits)
-        _check_pixels(header, limits)
+        check_pixels(header, limits)
         check_gate(header, gate)
         with codec_border("Counting the pages"):
             num_frames = int(getattr(image, "n_frames", 1))

@@ -18,8 +18,8 @@ from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from cxr_ray.images.attributes import uid_of
-from cxr_ray.images.deflate import RAW, inflated
+from cxr_ray.images.dicom.attributes import uid_of
+from cxr_ray.images.packed.deflate import RAW, inflated
 
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloatPixelData, PixelData
 UNDEFINED = 0xFFFFFFFF

@@ -13,7 +13,7 @@ from pydicom import uid
 
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images import grey, transfer
-from cxr_ray.images.attributes import (
+from cxr_ray.images.dicom.attributes import (
     DicomImage,
     code_of,
     items_of,
@@ -23,9 +23,9 @@ from cxr_ray.images.attributes import (
     texts_of,
     value_of,
 )
-from cxr_ray.images.codecs import JPEG, NATIVE
+from cxr_ray.images.dicom.codecs import JPEG, NATIVE
+from cxr_ray.images.dicom.shutter import Mask, Opening, outside
 from cxr_ray.images.header import PIXEL_DATA_KEYWORDS
-from cxr_ray.images.shutter import Mask, Opening, outside
 
 
 def grey_steps(image: DicomImage, samples: NDArray[Any]) -> grey.GreySteps:

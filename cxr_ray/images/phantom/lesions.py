@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from cxr_ray.images.anatomy import AERATION, Body, Chest, Pose, dome_at, draw_chest, heart_place
-from cxr_ray.images.canvas import Floats, Grid, ball, cloud, ramp, tubes
+from cxr_ray.images.phantom.anatomy import AERATION, Body, Chest, Pose, dome_at, draw_chest, heart_place
+from cxr_ray.images.phantom.canvas import Floats, Grid, ball, cloud, ramp, tubes
 
 Mask = NDArray[np.bool_]
 

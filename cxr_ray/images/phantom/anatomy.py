@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_ray.images.canvas import Floats, Grid, ball, cloud, course, make_grid, ramp, tubes
+from cxr_ray.images.phantom.canvas import Floats, Grid, ball, cloud, course, make_grid, ramp, tubes
 
 # Share of soft tissue that aerated lung lacks: lung at inspiration has a density of about 0.27 g/cm3.
 AERATION = 0.73

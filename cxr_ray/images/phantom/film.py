@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from cxr_ray.images.canvas import Floats, enlarge
+from cxr_ray.images.phantom.canvas import Floats, enlarge
 
 # Linear attenuation per cm near 70 keV effective: soft tissue, and bone beyond the soft tissue it displaces.
 SOFT_PER_CM = 0.19

@@ -6,7 +6,7 @@ Pure: numbers in, numbers out. Knows neither pixels nor files.
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ray.images.lesions import FINDINGS
+from cxr_ray.images.phantom.lesions import FINDINGS
 
 # In the order of FINDINGS. The rarest are the easiest to see, so that few examples suffice to learn them.
 PREVALENCES = (0.40, 0.30, 0.22, 0.15, 0.12, 0.08, 0.05, 0.02)

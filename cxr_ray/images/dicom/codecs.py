@@ -14,10 +14,10 @@ from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID
 
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images.attributes import DicomImage, first_frame, name_of_uid, number_of
-from cxr_ray.images.codestream import Process, checked_stream
+from cxr_ray.images.dicom.attributes import DicomImage, first_frame, name_of_uid, number_of
+from cxr_ray.images.dicom.codestream import Process, checked_stream
+from cxr_ray.images.dicom.reduced import decode_reduced
 from cxr_ray.images.header import PIXEL_DATA_KEYWORDS, codec_border
-from cxr_ray.images.reduced import decode_reduced
 
 NATIVE = (
     uid.ImplicitVRLittleEndian,
@@ -39,7 +39,7 @@ _PROCESSES: dict[str, Process] = {
     uid.HTJ2KLosslessRPCL: "jpeg_2000",
     uid.HTJ2K: "jpeg_2000",
 }
-_PLUGINS: dict[str, tuple[str, ...]] = {
+PLUGINS: dict[str, tuple[str, ...]] = {
     uid.JPEGBaseline8Bit: ("pillow", "pylibjpeg", "gdcm"),
     uid.JPEGExtended12Bit: ("pillow", "pylibjpeg", "gdcm"),
     uid.JPEGLossless: ("gdcm", "pylibjpeg"),
@@ -130,7 +130,7 @@ def _plugin(syntax: UID) -> str:
     """The fastest installed pydicom plugin for `syntax`, empty for native pixel data; raises UNSUPPORTED_ENCODING."""
     if syntax in NATIVE:
         return ""
-    wanted = _PLUGINS.get(syntax, ())
+    wanted = PLUGINS.get(syntax, ())
     available = get_decoder(syntax).available_plugins if wanted else ()
     for plugin in wanted:
         if plugin in available:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cxr_ray.images.terms import ANIMALS, BODY_PARTS, FRONTAL_VIEWS, HUMAN_WORDS, LATERAL_VIEWS, SILENT, VIEWS
+from cxr_ray.images.dicom.terms import ANIMALS, BODY_PARTS, FRONTAL_VIEWS, HUMAN_WORDS, LATERAL_VIEWS, SILENT, VIEWS
 
 OTHER = "OTHER"
 """Stands for a value that is present and in no vocabulary."""

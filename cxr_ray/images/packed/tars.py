@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import DecodeError, StorageError
-from cxr_ray.images.deflate import GZIP, inflated
-from cxr_ray.images.members import Member, bad_archive, check_size, join
+from cxr_ray.images.packed.deflate import GZIP, inflated
+from cxr_ray.images.packed.members import Member, bad_archive, check_size, join
 
 ReadAt = Callable[[int, int], bytes]
 """The bytes at an offset of a given length, fewer where the archive ends."""

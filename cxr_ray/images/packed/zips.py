@@ -21,7 +21,7 @@ from typing import Any
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import DecodeError, Fault
-from cxr_ray.images.members import ENCRYPTED, Member, bad_archive, check_size, join, too_many
+from cxr_ray.images.packed.members import ENCRYPTED, Member, bad_archive, check_size, join, too_many
 
 _BUFFER = 64 * 2**10  # the end of the file, where the directory is announced, in one request
 _LOCAL_HEADER = 30  # bytes before its name and extra field

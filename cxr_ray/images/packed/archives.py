@@ -13,8 +13,8 @@ from functools import lru_cache, partial
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import DecodeError, Fault, StorageError
-from cxr_ray.images import members, tars, zips
-from cxr_ray.images.members import Member, bad_archive, is_archive, split
+from cxr_ray.images.packed import members, tars, zips
+from cxr_ray.images.packed.members import Member, bad_archive, is_archive, split
 
 _RETRIES = 4
 

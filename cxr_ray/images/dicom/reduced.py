@@ -17,8 +17,8 @@ from pydicom import uid
 
 from cxr_ray.config import PreprocessConfig
 from cxr_ray.errors import DecodeError
-from cxr_ray.images.attributes import DicomImage, first_frame, optional_numbers_of
-from cxr_ray.images.codestream import jpeg_2000_layout
+from cxr_ray.images.dicom.attributes import DicomImage, first_frame, optional_numbers_of
+from cxr_ray.images.dicom.codestream import jpeg_2000_layout
 from cxr_ray.images.header import codec_border
 
 LEAST_OVERSAMPLING = 1.4

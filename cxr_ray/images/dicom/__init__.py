@@ -1,0 +1,1 @@
+"""Everything that knows DICOM, and, with phantom/files.py, everything that knows pydicom."""

@@ -1,0 +1,1 @@
+"""Objects inside .zip and .tar: bytes in, members out. Knows nothing of images."""
