@@ -6,6 +6,7 @@ chain (environment, profile, instance role) and are never written anywhere. Know
 
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -41,7 +42,7 @@ def is_remote(uri: str) -> bool:
 
 def absolute(uri: str) -> str:
     """The uri as it is written to rows: local paths absolute and normalised, s3:// as it is."""
-    return uri if is_remote(uri) else os.path.abspath(os.path.expanduser(uri))
+    return uri if is_remote(uri) else _uri(Path(os.path.abspath(os.path.expanduser(uri))))
 
 
 def join(base: str, *parts: str) -> str:
@@ -61,13 +62,26 @@ def list_objects(uri: str, *, missing_ok: bool = False) -> Iterator[ObjectInfo]:
     for item in _list_s3(uri) if is_remote(uri) else _list_local(uri):
         found = True
         yield item
-    if not found and not missing_ok and (is_remote(uri) or not Path(uri).is_dir()):
+    if not found and not missing_ok and (is_remote(uri) or not _path(uri).is_dir()):
         raise StorageError(Fault.NOT_FOUND, f"There is nothing at {uri}; check the path or the prefix.")
+
+
+def _path(uri: str) -> Path:
+    r"""The local path of a uri: bytes of a name that are no UTF-8, as old archives have them, stand in it as `\xNN`."""
+    if "\\x" not in uri or os.path.lexists(uri):
+        return Path(uri)
+    given = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), uri.encode())
+    return Path(os.fsdecode(given))
+
+
+def _uri(path: Path) -> str:
+    """The uri of a local path: see `_path`."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _list_local(uri: str) -> Iterator[ObjectInfo]:
     """The files at or below a local path; hidden files and folders are left out."""
-    path = Path(uri)
+    path = _path(uri)
     if path.is_file():
         yield _info_local(path)
         return
@@ -88,7 +102,7 @@ def _list_local(uri: str) -> Iterator[ObjectInfo]:
 def _info_local(path: Path) -> ObjectInfo:
     """Size and version of a local file."""
     status = path.stat()
-    return ObjectInfo(str(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+    return ObjectInfo(_uri(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
 
 
 def _list_s3(uri: str) -> Iterator[ObjectInfo]:
@@ -129,7 +143,7 @@ def _retried(read: Callable[[], bytes], retries: int) -> bytes:
 def _get_local(uri: str, max_bytes: int | None) -> bytes:
     """The bytes of a local file."""
     try:
-        with Path(uri).open("rb") as file:
+        with _path(uri).open("rb") as file:
             _check_size(uri, os.fstat(file.fileno()).st_size, max_bytes)
             return file.read()
     except OSError as error:
@@ -176,7 +190,7 @@ def get_range(uri: str, start: int, length: int, *, retries: int = 4) -> bytes:
 def _range_local(uri: str, start: int, length: int) -> bytes:
     """Part of a local file."""
     try:
-        with Path(uri).open("rb") as file:
+        with _path(uri).open("rb") as file:
             file.seek(start)
             return file.read(length)
     except OSError as error:
@@ -239,7 +253,7 @@ def put(uri: str, data: bytes) -> None:
         except _s3_errors() as error:
             raise _storage_error(error, uri, "written") from error
         return
-    path = Path(uri)
+    path = _path(uri)
     # The name begins with a dot so that a half-written file is never listed.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -262,7 +276,7 @@ def delete(uri: str) -> None:
             bucket, key = _split(uri)
             _client().delete_object(Bucket=bucket, Key=key)
         else:
-            Path(uri).unlink(missing_ok=True)
+            _path(uri).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(_fault_of(error), f"{uri} cannot be removed ({error.strerror}).") from error
     except _s3_errors() as error:
@@ -273,7 +287,7 @@ def stat(uri: str) -> ObjectInfo:
     """Version and size of one object. Raises StorageError."""
     try:
         if not is_remote(uri):
-            return _info_local(Path(uri))
+            return _info_local(_path(uri))
         bucket, key = _split(uri)
         answer = _client().head_object(Bucket=bucket, Key=key)
         return ObjectInfo(uri, answer["ETag"].strip('"'), answer["ContentLength"])

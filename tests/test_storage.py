@@ -159,3 +159,19 @@ def test_get_more_bytes_than_wanted_too_large_and_the_next_read_works(folder):
             storage.get(f"{folder}/large.bin", max_bytes=9_999)
     assert caught.value.fault is Fault.TOO_LARGE
     assert storage.get(f"{folder}/small.bin", max_bytes=5) == b"small"
+
+
+def test_list_and_get_local_name_that_is_no_utf_8_escaped_and_read(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/M\xfcller"
+    os.mkdir(folder)
+    for name, content in ((b"/f\xe9vrier.dcm", b"old"), (b"/plain\\xe9.dcm", b"literal")):
+        with open(folder + name, "wb") as file:
+            file.write(content)
+    listed = list(storage.list_objects(str(tmp_path)))
+    assert [item.uri for item in listed] == [
+        f"{tmp_path}/M\\xfcller/f\\xe9vrier.dcm",
+        f"{tmp_path}/M\\xfcller/plain\\xe9.dcm",
+    ]
+    assert storage.get(listed[0].uri) == b"old"
+    assert storage.stat(listed[0].uri) == listed[0]
+    listed[0].uri.encode()

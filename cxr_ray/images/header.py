@@ -182,13 +182,16 @@ def codec_border(doing: str) -> Iterator[None]:
     The one place that catches everything: codecs fail on damaged bytes with anything from KeyError to SyntaxError,
     and pylibjpeg-rle, written in Rust, with a PanicException that is no Exception. Only calls of foreign libraries
     belong inside; a mistake of our own must stay a mistake. The cause is dropped because its text may quote the
-    header.
+    header. A file that asks for more memory than there is, is TOO_LARGE.
     """
     silence_libraries()
     try:
         yield
-    except (DecodeError, MemoryError):
+    except DecodeError:
         raise
+    except MemoryError:
+        detail = f"{doing} takes more memory than there is; leave the file out, or lower limits.pixels to refuse such."
+        raise DecodeError(Fault.TOO_LARGE, detail) from None
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise

@@ -14,9 +14,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+_READY = (False, "ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,27 @@ def each_in_a_child(
     """`function(item, **arguments)` of every item, in order, or `Died`; a new child after each death.
 
     `function` is one of a module's own, items, arguments and results can be pickled, and time limits are its own
-    affair (`deadline`). An exception that it raises is raised here.
+    affair (`deadline`). An exception that it raises is raised here. An item whose child is killed from outside
+    (SIGKILL, the kernel's way of getting memory back) is tried once more. Raises ChildProcessError where a child does
+    not come so far as to begin, which no item is to blame for.
     """
-    rest = list(items)
+    rest, killed = list(items), 0
     while rest:
         answered = 0
         with _child(function, arguments, rest) as process:
-            for failed, result in _answers(process):
+            answers = _answers(process)
+            if next(answers, None) != _READY:
+                raise ChildProcessError(f"A child of {sys.executable} ended with {process.wait()} before it began.")
+            for failed, result in answers:
                 answered += 1
                 if failed:
                     raise result
                 yield result
             code = process.wait()
+        killed = killed + 1 if code == -signal.SIGKILL and answered == 0 else int(code == -signal.SIGKILL)
+        if killed == 1:  # by the kernel for want of memory, most likely, and not for what this item is
+            rest = rest[answered:]
+            continue
         if answered < len(rest):
             yield Died(timed_out=code == -signal.SIGALRM, signal_number=-code if code < 0 else None)
         rest = rest[answered + 1 :]
@@ -76,8 +87,9 @@ def _child(
     try:
         assert process.stdin is not None
         work = (function.__module__, function.__qualname__, dict(arguments), items)
-        pickle.dump(work, process.stdin)
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it died before: what it answers, nothing, says so
+            pickle.dump(work, process.stdin)
+            process.stdin.close()
         yield process
     finally:
         process.kill()
@@ -100,6 +112,8 @@ def _serve(given: BinaryIO, answers: BinaryIO) -> None:
     """The child: apply the function to each item and answer at once."""
     module, name, arguments, items = pickle.load(given)
     function = getattr(importlib.import_module(module), name)
+    pickle.dump(_READY, answers)
+    answers.flush()
     for item in items:
         try:
             answer = (False, function(item, **arguments))

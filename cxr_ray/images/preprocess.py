@@ -97,7 +97,7 @@ def _triangle(length: int, target: int, *, step: int, num_samples: int) -> csr_a
     shifts the film: by up to 15 grey levels of 255 at an edge (step 4, 2500 x 3000 pixels to 512) instead of 3.
     """
     scale = length / target
-    support = max(scale, 1.0)
+    support = max(scale, float(step))
     centres = (np.arange(target) + 0.5) * scale
     first = np.floor((centres - support - 0.5) / step).astype(np.int64)
     index = first[:, None] + np.arange(int(2.0 * support / step) + 3)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,13 @@ def misbehave(item: str, *, seconds: float) -> str:
             os.write(1, b"and another\n")
         elif item == "bug":
             raise ZeroDivisionError(item)
+        elif item == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif item.startswith("killed once"):
+            marker = Path(item.split(":")[1])
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
     return item.upper()
 
 
@@ -61,6 +69,22 @@ def test_each_in_a_child_poison_costs_itself_only_in_bounded_time(poison, died):
 def test_each_in_a_child_bug_raised_as_it_is():
     with pytest.raises(ZeroDivisionError, match="bug"):
         list(each_in_a_child(misbehave, ["a", "bug"], {"seconds": 60.0}))
+
+
+def test_each_in_a_child_killed_from_outside_once_tried_again(tmp_path):
+    item = f"killed once:{tmp_path}/marker"
+    assert list(each_in_a_child(misbehave, ["a", item, "c"], {"seconds": 60.0})) == ["A", item.upper(), "C"]
+
+
+def test_each_in_a_child_killed_from_outside_twice_died():
+    died = Died(timed_out=False, signal_number=signal.SIGKILL)
+    assert list(each_in_a_child(misbehave, ["a", "killed", "c"], {"seconds": 60.0})) == ["A", died, "C"]
+
+
+def test_each_in_a_child_that_cannot_begin_is_no_fault_of_an_item(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ChildProcessError, match="before it began"):
+        list(each_in_a_child(misbehave, ["a" * 100] * 3000, {"seconds": 60.0}))
 
 
 def test_deadline_kept_no_alarm_left():

@@ -139,12 +139,17 @@ def _windows(dataset: pydicom.Dataset) -> tuple[tuple[str, transfer.Voi], ...]:
 def _lut(item: pydicom.Dataset, dataset: pydicom.Dataset, *, signed: bool) -> transfer.Lut:
     """The table of a Modality or VOI LUT item of `dataset`; `signed`: its inputs may be negative."""
     descriptor, data = numbers_of(item, "LUTDescriptor"), value_of(item, "LUTData")
-    words = data if isinstance(data, bytes) else np.array(data if data else (), dtype=np.int64)
-    if len(descriptor) != 3 or len(words) == 0:
-        raise DecodeError(
-            Fault.CORRUPT, "(0028,3002) LUTDescriptor or (0028,3006) LUTData is incomplete; export again."
-        )
-    num_entries, first, bits = (int(part) for part in descriptor)
-    return transfer.lut(
-        num_entries, first, bits, words, little_endian=bool(dataset.original_encoding[1]), signed=signed
-    )
+    words = data if isinstance(data, bytes) else np.array(numbers_of(item, "LUTData"), dtype=np.float64)
+    if len(descriptor) == 3 and len(words) > 1 and _are_words(words) and _are_words(np.array(descriptor)):
+        num_entries, first, bits = (int(part) for part in descriptor)
+        if 1 <= bits <= 16:
+            entries = words if isinstance(words, bytes) else words.astype(np.int64)
+            little_endian = bool(dataset.original_encoding[1])
+            return transfer.lut(num_entries, first, bits, entries, little_endian=little_endian, signed=signed)
+    detail = "(0028,3002) LUTDescriptor or (0028,3006) LUTData is incomplete or out of range; export the file again."
+    raise DecodeError(Fault.CORRUPT, detail)
+
+
+def _are_words(values: bytes | NDArray[np.float64]) -> bool:
+    """Whether numbers can be words of 16 bits, with or without a sign; bytes always are."""
+    return isinstance(values, bytes) or bool(((values >= -(2**15)) & (values < 2**16)).all())

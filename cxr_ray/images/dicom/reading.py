@@ -146,8 +146,11 @@ def decode_dicom(image: DicomImage, preprocess: PreprocessConfig) -> tuple[NDArr
     decoded = decode_samples(image, reduction=reduction_of(image, preprocess))
     samples = decoded.values
     if image.header.photometric_interpretation == "PALETTE COLOR":
+        check_palette(image.dataset)
         with codec_border("Applying the palette"):
             samples = apply_color_lut(samples, image.dataset)
+        if samples.shape[2:] != (3,):
+            raise DecodeError(Fault.CORRUPT, "The palette has not three colours; export the file again.")
         return grey.grey_from_rgb(samples, full_scale=float(np.iinfo(samples.dtype).max)), "full_range", 0
     if samples.ndim == 3:
         return grey.grey_from_rgb(samples, full_scale=2.0**decoded.colour_bits - 1.0), "full_range", 0
@@ -160,6 +163,13 @@ def decode_dicom(image: DicomImage, preprocess: PreprocessConfig) -> tuple[NDArr
         uncounted=closed(image, samples.shape, device="Collimator", step=step),
     )
     return pixels, voi_source, decoded.reduction
+
+
+def check_palette(dataset: pydicom.Dataset) -> None:
+    """Refuse segmented palettes: a few bytes of theirs may stand for any number of entries. Source: PS3.3 C.7.9.2."""
+    if any(keyword.startswith("Segmented") and keyword in dataset for keyword in PALETTE_KEYWORDS):
+        detail = "(0028,1221) SegmentedRedPaletteColorLookupTableData is not read; export the radiograph in grey."
+        raise DecodeError(Fault.UNSUPPORTED_ENCODING, detail)
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> UID:

@@ -22,7 +22,7 @@ from cxr_ray.images.dicom.codestream import jpeg_2000_layout
 from cxr_ray.images.header import codec_border
 
 LEAST_OVERSAMPLING = 1.4
-"""Longer side of a reduced film over S, at least: what is left for the antialiasing filter of the resize to do."""
+"""Side of a reduced film over S, at least: what is left for the antialiasing filter of the resize to do."""
 _MOST = 3
 _LOSSY = (uid.JPEG2000, uid.HTJ2K)
 _LOSSLESS = (uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
@@ -31,19 +31,22 @@ _LOSSLESS = (uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 def reduction_of(image: DicomImage, preprocess: PreprocessConfig) -> int:
     """How often the film may be halved while it is decoded: 0, not at all, to 3.
 
-    Only films of one sample per pixel whose codestream agrees with the header about the sign, and only without
+    Only grey films of one sample per pixel whose codestream agrees with the header about the sign, and only without
     padding: at its edge a pixel of the smaller film is neither one nor the other.
     """
     syntaxes = {"never": (), "lossy": _LOSSY, "always": (*_LOSSY, *_LOSSLESS)}[preprocess.reduced_decode]
     if image.transfer_syntax not in syntaxes or "PixelPaddingValue" in image.dataset:
         return 0
+    if image.header.photometric_interpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        return 0
     layout = jpeg_2000_layout(first_frame(image.dataset))
     signed = optional_numbers_of(image.dataset, "PixelRepresentation") == (1,)
     if layout is None or layout.samples != 1 or layout.precision > 16 or layout.signed != signed:
         return 0
-    longer = max(image.header.rows or 0, image.header.columns or 0)
+    sides = (image.header.rows or 0, image.header.columns or 0)
+    side = min(sides) if preprocess.fit == "stretch" else max(sides)  # the one that is enlarged first
     most = min(_MOST, layout.num_levels)
-    return max((r for r in range(most + 1) if longer / 2**r >= LEAST_OVERSAMPLING * preprocess.size), default=0)
+    return max((r for r in range(most + 1) if side / 2**r >= LEAST_OVERSAMPLING * preprocess.size), default=0)
 
 
 def decode_reduced(frame: bytes, reduction: int) -> NDArray[Any] | None:

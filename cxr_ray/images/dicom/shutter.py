@@ -14,6 +14,8 @@ Mask = NDArray[np.bool_]
 
 LEAST_OPEN = 0.05
 """An opening that leaves less than this share of the film is taken for a slip, such as edges that are all 0."""
+MOST_VERTICES = 256
+"""A polygon of more vertices is taken for a slip too: each costs a pass over the film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ def outside(opening: Opening, shape: tuple[int, int], *, step: int = 1) -> Mask 
         left, right, upper, lower = opening.rectangle
         inside &= (column >= left) & (column <= right) & (row >= upper) & (row <= lower)
     if opening.circle:
-        inside &= (row - opening.circle[0]) ** 2 + (column - opening.circle[1]) ** 2 <= opening.circle[2] ** 2
-    if opening.polygon:
+        centre_row, centre_column, radius = opening.circle
+        inside &= np.hypot(row - centre_row, column - centre_column) <= radius
+    if len(opening.polygon) <= MOST_VERTICES and opening.polygon:
         inside &= _inside_polygon(opening.polygon, row, column)
     return None if inside.all() or inside.mean() < LEAST_OPEN else ~inside
 

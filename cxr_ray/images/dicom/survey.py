@@ -162,9 +162,9 @@ def _facts(walked: Walk) -> Survey:
 
 
 def _whole(dataset: pydicom.Dataset, keyword: str) -> int | None:
-    """The first value as a whole number; None when absent or unreadable."""
+    """The first value as a whole number; None when absent, unreadable or beyond what an image can have."""
     numbers = optional_numbers_of(dataset, keyword)
-    return int(numbers[0]) if numbers else None
+    return int(numbers[0]) if numbers and abs(numbers[0]) < 2**31 else None
 
 
 def _with_header(found: Survey, header: Header) -> Survey:

@@ -26,6 +26,7 @@ _BUFFER = 256 * 2**10  # read around a header: small members cost no request of 
 _CHUNK = 4 * 2**20  # bytes of a .tar.gz that one request fetches
 _LEEWAY = 64 * 2**10  # stored bytes a stream is credited with: the black border of a film deflates 1,000-fold
 _LONGEST = 2**20  # bytes of a long name or an extended header
+_MOST_SHARED = 256  # names that global headers set
 _MOST_IN_A_ROW = 16  # long names and extended headers before one member
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
 _LOCAL = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -48,7 +49,7 @@ def scan(uri: str, read_at: ReadAt) -> Iterator[Member | None]:
         position += _BLOCK
         if header.type in _DESCRIBING:
             described += 1
-            if not 0 <= header.size <= _LONGEST or described > _MOST_IN_A_ROW:
+            if not 0 <= header.size <= _LONGEST or described > _MOST_IN_A_ROW or len(shared) > _MOST_SHARED:
                 raise bad_archive(uri, _DAMAGED)
             found = _records(uri, header, read_at(position, header.size))
             (shared if header.type == tarfile.XGLTYPE else records).update(found)
