@@ -51,7 +51,7 @@ class LimitsConfig(Section):
     """What one object may cost; checked before memory is taken."""
 
     object_bytes: int = Field(256 * 2**20, ge=1, description="Largest object that is read, in bytes.")
-    pixels: int = Field(120_000_000, ge=1, description="Most pixels (rows x columns) of one image.")
+    pixels: int = Field(60_000_000, ge=1, description="Most pixels (rows x columns) of one image.")
     archive_members: int = Field(100_000, ge=1, description="Most members of one .zip or .tar.")
     expansion_ratio: float = Field(
         250.0,
@@ -85,7 +85,7 @@ class GateConfig(Section):
         description="Modality values that are scored; add '' to accept DICOM without one.",
     )
     body_parts: tuple[str, ...] = Field(
-        ("", "CHEST", "LUNG"),
+        ("", "CHEST", "LUNG", "HEART", "MEDIASTINUM"),
         description="Body parts that are scored: codes as in DICOM PS3.16 Annex L, for example RIB or CHESTABDOMEN.",
     )
     views: tuple[str, ...] = Field(
@@ -99,8 +99,8 @@ class GateConfig(Section):
     )
     image_check: Literal["silent", "always", "never"] = Field(
         "silent",
-        description="When the pixels are checked for flat pictures, text and forms: where no header names body part or"
-        " view (PNG, JPEG and TIFF among them), for every image, or never.",
+        description="When the pixels are checked for flat pictures, text and forms: where no header names the body"
+        " part (PNG, JPEG and TIFF among them), for every image, or never.",
     )
 
 

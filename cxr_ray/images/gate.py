@@ -90,10 +90,10 @@ def check_gate(header: Header, gate: GateConfig) -> None:
 def check_picture(header: Header, pixels: NDArray[np.float32], gate: GateConfig) -> Passed:
     """Refuse flat pictures and pages of text where the header is silent, and say what let the image pass.
 
-    `pixels` (H, W), 0 black to 1 white. A header is silent when it names neither body part nor view. Raises
-    DecodeError: FLAT, TEXT_PAGE.
+    `pixels` (H, W), 0 black to 1 white. A header is silent when it names no body part: a view alone is written on any
+    radiograph. Raises DecodeError: FLAT, TEXT_PAGE.
     """
-    speaks = any(hint is not None and hint.code != OTHER for hint in (header.body_part, header.view))
+    speaks = header.body_part is not None and header.body_part.code != OTHER
     is_checked = gate.image_check == "always" or (gate.image_check == "silent" and not speaks)
     if is_checked:
         _check_look(look(pixels))

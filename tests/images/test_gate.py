@@ -13,7 +13,15 @@ from pydicom.sr.codedict import codes
 
 from cxr_ray.config import GateConfig, LimitsConfig
 from cxr_ray.errors import FAULT_GROUPS, FAULT_MEANINGS, ConfigError, DecodeError, Fault, faults_document
-from cxr_ray.images.dicom.terms import BODY_PART_CODES, VIEW_CODES
+from cxr_ray.images.dicom.terms import (
+    ANIMALS,
+    BODY_PART_CODES,
+    BODY_PART_STEMS,
+    BODY_PARTS,
+    STANDING_OR_FOOT,
+    VIEW_CODES,
+    VIEWS,
+)
 from cxr_ray.images.dicom.vocabulary import OTHER, read
 from cxr_ray.images.gate import check_codes, check_gate, check_picture, look
 from cxr_ray.images.header import Header, Hint
@@ -85,8 +93,79 @@ def header_of(data: bytes) -> Header:
         ("CHEST_TO_ABDOMEN", "CHESTABDOMEN", None),
         ("CHEST ABDOMEN PELVIS", "CHESTABDPELVIS", None),
         ("RIBS LEFT", "RIB", None),
-        ("CHEST RIBS", None, None),
-        ("CHEST 6 FOOT", None, None),
+        ("CHEST RIBS", "RIB", None),
+        ("XR RIBS LEFT WITH PA CHEST", "RIB", "PA"),
+        ("Lungs and clavicles", "CLAVICLE", None),
+        ("HEART ABDOMEN", "CHESTABDOMEN", None),
+        ("CHEST 6 FOOT", "CHEST", None),
+        ("CHEST C-ARM", "CHEST", None),
+        ("THX", "CHEST", None),
+        ("RXTORAX", "CHEST", None),
+        ("XCHEST", "CHEST", None),
+        ("PCHEST", "CHEST", None),
+        ("CHESTPORTABLE", "CHEST", None),
+        ("TORACO-PULMONAR", "CHEST", None),
+        ("TORAXE", "CHEST", None),
+        ("Keuhkot", "CHEST", None),
+        ("PLĂMÂNI", "CHEST", None),
+        ("Rtg klatki", "CHEST", None),
+        ("Thoraxaufnahme", "CHEST", None),
+        ("Thoraxabdomenübersicht", "CHESTABDOMEN", None),
+        ("TORAX PIE", "CHEST", None),
+        ("TORAX PA EN PIE", "CHEST", "PA"),
+        ("PIE IZQ", "FOOT", None),
+        ("Kniegelenk ap", "KNEE", "AP"),
+        ("Kniescheibe", "PATELLA", None),
+        ("Kniescheiben", "PATELLA", None),
+        ("Schultergelenk a.p.", "SHOULDER", "AP"),
+        ("Schulterblätter", "SCAPULA", None),
+        ("Beckenübersicht", "PELVIS", None),
+        ("Abdomenübersicht stehend", "ABDOMEN", None),
+        ("Abdomenleeraufnahme", "ABDOMEN", None),
+        ("Ellenbogengelenk", "ELBOW", None),
+        ("Brustwirbelkörper", "TSPINE", None),
+        ("Fußwurzel", "FOOT", None),
+        ("Mittelhand", "HAND", None),
+        ("Handgelenk", "WRIST", None),
+        ("Sprunggelenke", "ANKLE", None),
+        ("Kniegewricht", "KNEE", None),
+        ("Ländryggen", "LSPINE", None),
+        ("RX RODILLAS", "KNEE", None),
+        ("RX CADERAS", "HIP", None),
+        ("GENOUX FACE", "KNEE", "FRONTAL"),
+        ("Clavicles", "CLAVICLE", None),
+        ("Orbits", "HEAD", None),
+        ("KNEES", "KNEE", None),
+        ("Colonne vertébrale", "SPINE", None),
+        ("ASP", "ABDOMEN", None),
+        ("handheld", None, None),
+        ("Handled with care", None, None),
+        ("backend", None, None),
+        ("Bäckenöversikt", "PELVIS", None),
+        ("Fussy", None, None),
+        ("COUX", None, None),
+        ("CHESTANY", None, None),
+        ("Thorax li. anl.", "CHEST", "LL"),
+        ("Thorax linksanliegend", "CHEST", "LL"),
+        ("Thorax re. anl.", "CHEST", "RL"),
+        ("Thorax 2. Ebene", "CHEST", "LATERAL"),
+        ("Thorax in 2 Ebenen", "CHEST", None),
+        ("X-Thorax dwars", "CHEST", "LATERAL"),
+        ("Thorax sidebillede", "CHEST", "LATERAL"),
+        ("Thorax side", "CHEST", "LATERAL"),
+        ("Chest left side pain", "CHEST", None),
+        ("Lungor sida", "CHEST", "LATERAL"),
+        ("SIDA", None, None),
+        ("Klatka piersiowa bok", "CHEST", "LATERAL"),
+        ("Thorax sivu", "CHEST", "LATERAL"),
+        ("W CHEST LATER", "CHEST", "LATERAL"),
+        ("CHEST, repeat later today", "CHEST", None),
+        ("THORAX P", "CHEST", "LATERAL"),
+        ("THORAX P.A.", "CHEST", "PA"),
+        ("THORAX A P", "CHEST", "AP"),
+        ("CHEST P", "CHEST", None),
+        ("CHEST XTLAT", "CHEST", "LATERAL"),
+        ("LL DECUB", None, "LLD"),
         ("HAND PA", "HAND", "PA"),
         ("Hüfte a.p.", "HIP", "AP"),
         ("LOWER LEG", "LEG", None),
@@ -135,7 +214,10 @@ def test_read_vendors_spelling_canonical_code(text, body_part, view):
         ("CAT", "CREATURE"),
         ("CAT SCAN", None),
         ("CHEST", None),
+        ("CHEST CAT 3", None),
         ("CATHETER", None),
+        ("porcine valve", "CREATURE"),
+        ("Siamese", "BREED"),
         ("Dogan", None),
     ],
 )
@@ -143,7 +225,24 @@ def test_read_animals_by_whole_words(text, animal):
     assert read(text).animal == animal
 
 
-@pytest.mark.parametrize("text", ["", " ", "UNKNOWN", "-", "ERECT", "0001"])
+@pytest.mark.parametrize(
+    ("table", "of"), [(BODY_PARTS, "body_part"), (STANDING_OR_FOOT, "body_part"), (VIEWS, "view"), (ANIMALS, "animal")]
+)
+def test_read_every_entry_of_the_tables_as_its_own_code(table, of):
+    for expected, phrases in table.items():
+        assert {phrase: getattr(read(phrase), of) for phrase in phrases.split(",")} == dict.fromkeys(
+            phrases.split(","), expected
+        )
+
+
+def test_read_stems_of_four_letters_or_more_as_their_own_code():
+    for expected, stems in BODY_PART_STEMS.items():
+        for stem in stems.split(", "):
+            assert len(stem) >= 4
+            assert read(f"{stem}xyz").body_part == expected, stem
+
+
+@pytest.mark.parametrize("text", ["", " ", "UNKNOWN", "-", "ERECT", "0001", "RX", "hand held"])
 def test_read_text_that_says_nothing_silent(text):
     assert read(text).silent
 
@@ -284,11 +383,29 @@ def code(value: str, meaning: str = "") -> Dataset:
         ({"BodyPartExamined": "DOE JOHN"}, Fault.WRONG_BODY_PART),
         ({"BodyPartExamined": "XYZ", "SeriesDescription": "Thorax pa"}, None),
         ({"BodyPartExamined": None, "SeriesDescription": "Hand dors.volar"}, Fault.WRONG_BODY_PART),
+        ({"BodyPartExamined": None, "SeriesDescription": "Kniegelenk ap"}, Fault.WRONG_BODY_PART),
+        ({"BodyPartExamined": None, "SeriesDescription": "XR RIBS LEFT WITH PA CHEST"}, Fault.WRONG_BODY_PART),
+        ({"BodyPartExamined": None, "SeriesDescription": "PA Chest", "StudyDescription": "XR RIBS W CHEST"}, None),
+        ({"BodyPartExamined": "CHEST/RIBS"}, Fault.WRONG_BODY_PART),
+        ({"BodyPartExamined": "TORAX PIE"}, None),
+        ({"BodyPartExamined": "HEART"}, None),
+        ({"BodyPartExamined": "MEDIASTINUM"}, None),
         ({"BodyPartExamined": None, "AnatomicRegionSequence": [code("T-D3000")]}, None),
         ({"BodyPartExamined": None, "AnatomicRegionSequence": [code("85562004")]}, Fault.WRONG_BODY_PART),
         ({"BodyPartExamined": "CHESTABDOMEN"}, Fault.WRONG_BODY_PART),
         ({"ViewPosition": "LL"}, Fault.WRONG_VIEW),
         ({"ViewPosition": "LATERAL LEFT"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "L"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "R"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "SIDE"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "LATERL"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "SEITENANSICHT"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "LORD"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "AP LORD"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "DECUBIT"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": "LLDECUB"}, Fault.WRONG_VIEW),
+        ({"ViewPosition": ["PA", "LL"]}, Fault.WRONG_VIEW),
+        ({"ViewPosition": ["PA", "ERECT"]}, None),
         ({"ViewPosition": None, "ViewCodeSequence": [code("399198007")]}, Fault.WRONG_VIEW),
         ({"ViewPosition": "PA", "ViewCodeSequence": [code("399067008")]}, Fault.WRONG_VIEW),
         ({"ViewPosition": "LL", "ViewCodeSequence": [code("272479007")]}, Fault.WRONG_VIEW),
@@ -298,6 +415,9 @@ def code(value: str, meaning: str = "") -> Dataset:
         ({"ViewPosition": None, "BodyPartExamined": "CHEST LAT"}, Fault.WRONG_VIEW),
         ({"ViewPosition": None, "PerformedProtocolCodeSequence": [code("1", "CHEST LAT")]}, Fault.WRONG_VIEW),
         ({"ViewPosition": None, "SeriesDescription": "CHEST PA AND LATERAL"}, None),
+        ({"ViewPosition": None, "SeriesDescription": "late film, latex allergy"}, None),
+        ({"ViewPosition": None, "StudyDescription": "XR CHEST LATERAL IF NEEDED"}, None),
+        ({"BodyPartExamined": None, "StudyDescription": "XR KNEE LATERAL"}, Fault.WRONG_BODY_PART),
         ({"ViewPosition": "PA", "SeriesDescription": "CHEST PA AND LATERAL"}, None),
         ({"ViewPosition": None, "PatientOrientation": ["P", "F"]}, Fault.WRONG_VIEW),
         ({"ViewPosition": None, "PatientOrientation": ["L", "F"]}, None),
@@ -323,11 +443,25 @@ def code(value: str, meaning: str = "") -> Dataset:
         ({"PatientSpeciesDescription": "Homo sapiens"}, None),
         ({"PatientSpeciesCodeSequence": [code("L-80700")]}, Fault.NOT_HUMAN),
         ({"PatientSpeciesCodeSequence": [code("337915000")]}, None),
+        ({"PatientSpeciesDescription": "Felis catus"}, Fault.NOT_HUMAN),
+        ({"PatientSpeciesDescription": "UNKNOWN"}, None),
+        ({"PatientSpeciesDescription": "Adult"}, None),
+        ({"PatientSpeciesDescription": "UNSPECIFIED", "PatientBreedDescription": " "}, None),
+        ({"PatientSpeciesDescription": "Human (no animal)"}, None),
+        ({"PatientBreedDescription": "NONE"}, None),
         ({"PatientBreedDescription": "Siamese"}, Fault.NOT_HUMAN),
+        ({"ProtocolName": "Boxer's fracture"}, None),
+        ({"ProtocolName": "CHEST CAT 3"}, None),
+        ({"ProtocolName": "CAT CHEST"}, Fault.NOT_HUMAN),
+        ({"ProtocolName": "PORCINE THORAX"}, Fault.NOT_HUMAN),
         ({"AcquisitionDeviceProcessingDescription": "CANINE LATERAL THORAX 0-15cm"}, Fault.NOT_HUMAN),
         ({"ProtocolName": "Katze Thorax"}, Fault.NOT_HUMAN),
         ({"SeriesDescription": "Equine thorax"}, Fault.NOT_HUMAN),
+        ({"StudyDescription": "Feline thorax"}, Fault.NOT_HUMAN),
         ({"StudyDescription": "Chest pain, fell from horse"}, None),
+        ({"StudyDescription": "ANIMAL BITE"}, None),
+        ({"StudyDescription": "s/p porcine valve"}, None),
+        ({"SeriesDescription": "bovine valve"}, None),
         ({"Modality": "CT"}, Fault.WRONG_MODALITY),
         ({"Modality": "DOE JOHN"}, Fault.WRONG_MODALITY),
         ({"Modality": None}, Fault.WRONG_MODALITY),
@@ -528,7 +662,9 @@ def test_check_picture_runs_when_asked_and_says_what_let_the_image_pass():
     assert verdict(film, header=silent) == "image"
     assert verdict(text, header=silent) is Fault.TEXT_PAGE
     assert verdict(text, GateConfig(image_check="never"), silent) == "unchecked"
-    assert verdict(film, header=chest(body_part=None)) == "header"
+    assert verdict(film, header=chest(body_part=None)) == "image"
+    assert verdict(text, header=chest(body_part=None)) is Fault.TEXT_PAGE
+    assert verdict(film, header=chest(view=None)) == "header"
 
 
 def test_look_leaves_the_pixels_alone():

@@ -34,7 +34,7 @@ HINT_KEYWORDS = [
 
 _DEVICE_TEXTS = ("AcquisitionDeviceProcessingDescription", "PerformedProtocolCodeSequence", "ProtocolName")
 _TEXTS = (*_DEVICE_TEXTS[:2], "SeriesDescription", _DEVICE_TEXTS[2], "StudyDescription")
-"""Descriptions from the most particular to this image to the least."""
+"""Descriptions from the most particular to this image to the least, which is that of all images of a study."""
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MAMMOGRAPHY = (
@@ -107,22 +107,23 @@ def body_part_of(dataset: pydicom.Dataset) -> Hint | None:
 def view_of(dataset: pydicom.Dataset) -> Hint | None:
     """The view: View Position and the view's code, of which one that is not frontal wins, else the descriptions.
 
-    An image whose rows run from front to back is a lateral one; that they run from left to right says nothing, for it
-    is written into laterals too. Source: PS3.3 C.7.6.1.1.1.
+    The study's description is not asked: a study holds the lateral too. An image whose rows run from front to back is
+    a lateral one; that they run from left to right says nothing, for it is written into laterals too.
+    Source: PS3.3 C.7.6.1.1.1.
     """
-    stated = vocabulary.read(_joined(dataset, "ViewPosition"))
+    stated = [vocabulary.read_view_position(_utf_8(text)) for text in texts_of(dataset, "ViewPosition")]
     coded = _coded(dataset, "ViewCodeSequence", terms.VIEW_CODES)
-    hints = [Hint(stated.view, "ViewPosition")] if stated.view else []
+    hints = [Hint(said.view, "ViewPosition") for said in stated if said.view]
     hints += [Hint(coded, "ViewCodeSequence")] if coded else []
     if hints:
         return next((hint for hint in hints if hint.code not in terms.FRONTAL_VIEWS), hints[0])
-    for keyword in ("BodyPartExamined", *_TEXTS):
-        said = vocabulary.read(_joined(dataset, keyword)).view
-        if said:
-            return Hint(said, keyword)
+    for keyword in ("BodyPartExamined", *_TEXTS[:-1]):
+        view = vocabulary.read(_joined(dataset, keyword)).view
+        if view:
+            return Hint(view, keyword)
     if (texts_of(dataset, "PatientOrientation") or ("",))[0] in ("A", "P"):
         return Hint("LATERAL", "PatientOrientation")
-    return None if stated.silent else Hint(OTHER, "ViewPosition")
+    return None if all(said.silent for said in stated) else Hint(OTHER, "ViewPosition")
 
 
 def kinds_of(dataset: pydicom.Dataset) -> tuple[ImageKind, ...]:
@@ -162,16 +163,16 @@ def _is_digitised_film(dataset: pydicom.Dataset) -> bool:
 def _is_animal(dataset: pydicom.Dataset) -> bool:
     """Whether species, breed or a description name an animal; a horse in a free description may be an accident.
 
-    Source: PS3.3 C.7.1.1.
+    Species and breed that name neither man nor animal (UNKNOWN, Adult) say nothing. Source: PS3.3 C.7.1.1.
     """
     organism = [_joined(dataset, keyword) for keyword in ("PatientSpeciesDescription", "PatientBreedDescription")]
-    if any(text and not vocabulary.names_human(text) for text in organism):
+    if any(vocabulary.read(text).animal and not vocabulary.names_human(text) for text in organism):
         return True
     codes = _code_values(dataset, "PatientSpeciesCodeSequence")
     if codes and not set(codes) & set(terms.HUMAN_CODES):
         return True
     named = {keyword: vocabulary.read(_joined(dataset, keyword)).animal for keyword in _TEXTS}
-    return "SPECIES" in named.values() or any(named[keyword] for keyword in _DEVICE_TEXTS)
+    return "SPECIES" in named.values() or "CREATURE" in (named[keyword] for keyword in _DEVICE_TEXTS)
 
 
 def _image_type(dataset: pydicom.Dataset) -> tuple[str, ...]:

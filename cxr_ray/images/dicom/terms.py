@@ -3,7 +3,7 @@
 Body parts are Defined Terms of PS3.16 Annex L where it has one; views are those of View Position (PS3.3 C.8.1.1 and
 C.8.11.5) and a few that say less. Codes of SNOMED (PS3.16 CID 4009, 4010, 7454) were taken from pydicom.sr, where
 399348003 is antero-posterior and 272479007 postero-anterior; R-10214 is the retired code of the latter. Left out on
-purpose: words that mean something else in another language of these archives (main, sein, cote, yan, later, profile).
+purpose: words that mean something else in another language of these archives (main, sein, cote, yan, profile).
 """
 
 BODY_PARTS = {
@@ -11,7 +11,9 @@ BODY_PARTS = {
     " brust, brustkorb, brustraum, poumon, poumons, pulmonaire, poitrine, pecho, pulmón, pulmones, pulmão, polmone,"
     " polmoni, lunge, lungen, longen, borstkas, hemithorax, lungor, lungs heart, heart lung, cor pulmo, cor pulm,"
     " hjärta lungor, hjerte lunger, klatka piersiowa, klatki piersiowej, piersiowej, płuca, plíce, hrudník, mellkas,"
-    " akciğer, göğüs, грудь, грудная клетка, грудной клетки, легкие, огк, θώρακας, phổi, 胸部, 胸片, 胸, 흉부, صدر",
+    " akciğer, göğüs, keuhkot, keuhkojen, rintakehä, plămâni, klatka, klatki, toraxe, pulmonar, toraco pulmonar,"
+    " toracopulmonar, lunger, thx, xchest, pchest, xthorax, pthorax, xtorax, ptorax, грудь, грудная клетка,"
+    " грудной клетки, легкие, огк, θώρακας, phổi, 胸部, 胸片, 胸, 흉부, صدر",
     "LUNG": "lung, lungs, pulmo, pulmonary",
     "HEART": "heart, herz, coeur, cœur, corazón, cuore, hjärta, hjerte, cardiac",
     "MEDIASTINUM": "mediastinum",
@@ -19,26 +21,26 @@ BODY_PARTS = {
     "STERNUM": "sternum, esternón, sterno",
     "CLAVICLE": "clavicle, clavicula, clavícula, klavikula, schlüsselbein, schluesselbein, clavicola",
     "SCAPULA": "scapula, schulterblatt, escápula, omoplate",
-    "SHOULDER": "shoulder, schulter, hombro, épaule, spalla, ombro, schouder, acjoint, ac joint, 肩",
+    "SHOULDER": "shoulder, schulter, hombro, épaule, spalla, ombro, schouder, spalle, acjoint, ac joint, axelled, 肩",
     "BREAST": "breast, mamma, mama, mammo, mammography, mamografía, mammographie, seins",
-    "ABDOMEN": "abdomen, abdominal, abd, kub, bauch, bauchraum, addome, buik, vientre, 腹部",
-    "PELVIS": "pelvis, becken, pelvic, bassin, bacino, bekken, 骨盤",
+    "ABDOMEN": "abdomen, abdominal, abd, kub, bauch, bauchraum, addome, buik, vientre, asp, buköversikt, 腹部",
+    "PELVIS": "pelvis, becken, pelvic, bassin, bacino, bekken, bäcken, 骨盤",
     "CHESTABDOMEN": "chestabdomen, thoraxabdomen, babygram, toracoabdominal",
     "CHESTABDPELVIS": "chestabdpelvis",
     "NECKCHEST": "neckchest",
     "NECK": "neck, hals, cuello, cou, collo, pescoço, nek",
     "HEAD": "head, kopf, cabeza, tête, testa, cabeça, hoofd, facial bones, facial, sinus, sinuses, nnh, nasal, orbit,"
-    " 頭部",
+    " orbita, orbital, órbita, orbitae, 頭部",
     "SKULL": "skull, schädel, schaedel, cráneo, crâne, cranio, crânio, schedel",
-    "JAW": "jaw, mandible, mandibula, kiefer, unterkiefer, oberkiefer, maxilla, tmj",
-    "SPINE": "spine, wirbelsäule, wirbelsaeule, columna, rachis, colonna, coluna, scoliosis, ganzwirbelsäule,"
-    " whole spine",
+    "JAW": "jaw, jaws, mandible, mandibula, kiefer, unterkiefer, oberkiefer, maxilla, tmj",
+    "SPINE": "spine, wirbelsäule, wirbelsaeule, columna, rachis, colonna, colonne, coluna, scoliosis,"
+    " ganzwirbelsäule, whole spine",
     "CSPINE": "cspine, c spine, cervical spine, cervical, hws, halswirbelsäule, halswirbelsaeule, rachis cervical,"
-    " columna cervical",
+    " columna cervical, colonne cervicale",
     "TSPINE": "tspine, t spine, thoracic spine, dorsal spine, bws, brustwirbelsäule, brustwirbelsaeule,"
-    " rachis dorsal, columna dorsal, columna torácica, dorsolumbar",
+    " rachis dorsal, columna dorsal, columna torácica, colonne dorsale, dorsolumbar",
     "LSPINE": "lspine, l spine, lumbar spine, lumbar, lws, lendenwirbelsäule, lendenwirbelsaeule, rachis lombaire,"
-    " columna lumbar, lumbosacral, lsspine, ls spine",
+    " columna lumbar, colonne lombaire, lumbosacral, lsspine, ls spine",
     "TLSPINE": "tlspine, thoracolumbar, thoracolumbar spine",
     "SSPINE": "sspine, sacrum, sacral, kreuzbein",
     "COCCYX": "coccyx, steissbein, steißbein",
@@ -46,20 +48,21 @@ BODY_PARTS = {
     "HIP": "hip, hips, hüfte, huefte, hüftgelenk, cadera, hanche, anca, quadril, heup, 股関節",
     "FEMUR": "femur, fémur, femoral, oberschenkel",
     "THIGH": "thigh, muslo, cuisse",
-    "KNEE": "knee, knees, knie, rodilla, genou, ginocchio, joelho, 膝",
+    "KNEE": "knee, knees, knie, rodilla, genou, ginocchio, ginocchia, joelho, 膝",
     "PATELLA": "patella, kniescheibe, rótula",
     "LEG": "leg, legs, lower leg, unterschenkel, pierna, jambe, gamba, perna, tibia, fibula, tibfib, tib fib,"
     " tibia fibula, long leg, lower limb, lower extremity",
-    "ANKLE": "ankle, sprunggelenk, osg, tobillo, cheville, caviglia, tornozelo, enkel",
-    "FOOT": "foot, feet, fuss, fuß, vorfuss, pie, pied, piede, pé, voet, calcaneus, heel, fersenbein, 足",
+    "ANKLE": "ankle, sprunggelenk, osg, tobillo, cheville, caviglia, caviglie, tornozelo, enkel, enkelgewricht",
+    "FOOT": "foot, feet, fuss, fuß, füße, fuesse, pies, pied, piede, piedi, pé, pés, voet, voeten, fot, fötter,"
+    " calcaneus, heel, heels, fersenbein, 足",
     "TOE": "toe, toes, zehe, zehen, dedo del pie, orteil",
     "HUMERUS": "humerus, oberarm, húmero, humérus, upper arm",
-    "ELBOW": "elbow, ellenbogen, ellbogen, codo, coude, gomito, cotovelo, elleboog",
+    "ELBOW": "elbow, ellenbogen, ellbogen, codo, coude, gomito, gomiti, cotovelo, elleboog",
     "FOREARM": "forearm, unterarm, antebrazo, avant bras, avambraccio, antebraço, radius, ulna",
-    "ARM": "arm, upper limb, upper extremity, brazo, bras, braccio",
-    "WRIST": "wrist, handgelenk, muñeca, poignet, polso, punho, pols, scaphoid, kahnbein",
-    "HAND": "hand, hands, hände, haende, mano, manos, main gauche, main droite, mains, mão, 手",
-    "FINGER": "finger, fingers, dedo, doigt",
+    "ARM": "arm, arms, upper limb, upper extremity, brazo, bras, braccio",
+    "WRIST": "wrist, handgelenk, muñeca, poignet, polso, polsi, punho, pols, polsen, scaphoid, kahnbein",
+    "HAND": "hand, hands, hände, haende, handen, mano, manos, mani, main gauche, main droite, mains, mão, mãos, 手",
+    "FINGER": "finger, fingers, dedo, doigt, vinger, zeigefinger, mittelfinger, ringfinger",
     "THUMB": "thumb, daumen, pulgar, pouce",
     "EXTREMITY": "extremity, extremities, extremität, extremidad",
     "ESOPHAGUS": "esophagus, oesophagus, ösophagus, esófago",
@@ -71,6 +74,53 @@ BODY_PARTS = {
     "WHOLEBODY": "wholebody, whole body, ganzkörper, skeletal survey",
 }
 
+BODY_PART_STEMS = {
+    "CHEST": "thorax, lungen, brustkorb",
+    "CHESTABDOMEN": "thoraxabdom",
+    "RIB": "rippen, ribben, revben, thoraxskelet",
+    "STERNUM": "brustbein, borstbeen, bröstben, sternoclav, sternoklav",
+    "CLAVICLE": "clavic, klavik, schlüsselbein, schluesselbein, sleutelbeen, nyckelben",
+    "SCAPULA": "schulterblatt, schouderblad, skulderblad, scapul",
+    "SHOULDER": "schulter, schouder, skulder, acromioclav, akromioklav",
+    "ABDOMEN": "abdom, bauch, buik",
+    "PELVIS": "becken, bekken, bækken, bäckenö, bäckenet",
+    "HEAD": "nasennebenh, nebenhöhl, neusbijh, gesicht, bihål",
+    "SKULL": "schädel, schaedel, schedel",
+    "JAW": "kiefer, unterkiefer, oberkiefer, onderkaak, bovenkaak, mandibul",
+    "SPINE": "wirbel, wervelkolom, kotpelar",
+    "CSPINE": "halswirbel, halswervel, halsrygg",
+    "TSPINE": "brustwirbel, borstwervel, bröstrygg, thoraxwirbel",
+    "LSPINE": "lendenwirbel, lendenwervel, ländrygg, lumbosacr, lumbosakr",
+    "TLSPINE": "thoracolumb, thorakolumb",
+    "SSPINE": "kreuzbein, heiligbeen",
+    "COCCYX": "steissbein, steißbein",
+    "SIJOINT": "iliosakral, iliosacral, sacroilia, sakroilia",
+    "HIP": "hüft, hueft, heup, höft, hofte",
+    "FEMUR": "oberschenkel, bovenbeen, dijbeen, lårben",
+    "KNEE": "knie",
+    "PATELLA": "kniescheib, knieschijf, patell",
+    "LEG": "unterschenkel, onderbeen, underben",
+    "ANKLE": "sprunggelenk, fussgelenk, ankel, fotled",
+    "FOOT": "fusswurz, mittelfuss, vorfuss, rückfuss, voetwortel, metatars, calcane, fersen",
+    "TOE": "zehen, grosszeh",
+    "HUMERUS": "oberarm, bovenarm, överarm",
+    "ELBOW": "ellenbogen, ellbogen, elleboog, albue, armbåg",
+    "FOREARM": "unterarm, onderarm, underarm",
+    "WRIST": "handgelenk, handwurzel, handleds, handleden, handledd, carpal",
+    "HAND": "mittelhand, middenhand, metacarp",
+    "FINGER": "fingergelenk, fingergrund",
+    "THUMB": "daumen",
+    "KIDNEY": "nieren",
+}
+"""Beginnings of longer words, which German, Dutch and Scandinavian languages compose: Kniegelenk, Beckenübersicht.
+
+Accents are not told apart. Left out on purpose: those of other words (hand: handheld; håndled: handled; fuss: fussy;
+kopf: Kopfschmerz; enkel: enkelt; bäcken: backend).
+"""
+
+STANDING_OR_FOOT = {"FOOT": "pie"}
+"""Spanish: de pie is standing. Alone it is the foot, beside a thorax word the pose (TORAX PIE)."""
+
 VIEWS = {
     "PA": "pa, p a, postero anterior, posteroanterior, posterior anterior, postero anteriore, dv, d v, dorsoventral,"
     " dorso ventral, 後前位, 后前位",
@@ -78,13 +128,18 @@ VIEWS = {
     " ventro dorsal, 前後位, 前后位",
     "FRONTAL": "frontal, face, de face, frente, front, frontale, voorachterwaarts, прямая, 正面, 正位",
     "LORDOTIC": "lordotic, apical lordotic, lordótica, lindblom, apicogram, apical",
-    "LL": "ll, l l, llat, l lat, lt lat, lat l, lat lt, left lateral, lateral left, lat left, left lat,"
-    " lateral izquierda, latero laterale, laterolateral, latero lateral",
-    "RL": "rl, rlat, r lat, rt lat, lat r, lat rt, right lateral, lateral right, lat right, right lat, lateral derecha",
-    "LATERAL": "lateral, lat, laterale, lateralis, lateraal, lateralt, xtable lateral, seitlich, seitl, seitbild,"
-    " profil, profilo, perfil, sagittal, sidebild, boczne, boczna, bočná, oldal, боковая, 側面, 侧位, 側位, 측면",
-    "LLD": "lld, left lateral decubitus, lt lat decub, left lat decub, left decubitus, left decub",
-    "RLD": "rld, right lateral decubitus, rt lat decub, right lat decub, right decubitus, right decub",
+    "LL": "linksanliegend, links anliegend, li anliegend, li anl, links anl, ll, l l, llat, l lat, lt lat, lat l,"
+    " lat lt, left lateral, lateral left, lat left, left lat, lateral izquierda, latero laterale, laterolateral,"
+    " latero lateral",
+    "RL": "rechtsanliegend, rechts anliegend, re anliegend, re anl, rechts anl, rl, rlat, r lat, rt lat, lat r,"
+    " lat rt, right lateral, lateral right, lat right, right lat, lateral derecha",
+    "LATERAL": "lateral, lat, laterale, lateralis, lateraal, lateralt, xtable lateral, xtlat, seitlich, seitl,"
+    " seitbild, profil, profilo, perfil, sagittal, sidebild, sidobild, sidebillede, sidebilde, 2 ebene, zweite ebene,"
+    " dwars, bok, boczny, sivu, sivukuva, swimmers, boczne, boczna, bočná, oldal, боковая, 側面, 侧位, 側位, 측면",
+    "LLD": "lld, lldecub, ll decub, ldecub, l decub, left lateral decubitus, lt lat decub, left lat decub,"
+    " left decubitus, left decub",
+    "RLD": "rld, rldecub, rl decub, rdecub, r decub, right lateral decubitus, rt lat decub, right lat decub,"
+    " right decubitus, right decub",
     "DECUBITUS": "decubitus, decub, decúbito, lateral decubitus, lat decub, decub lat, decúbito lateral,"
     " lat decubitus, seitenlage",
     "LLO": "llo, left lateral oblique",
@@ -100,20 +155,43 @@ VIEWS = {
 FRONTAL_VIEWS = ("PA", "AP", "FRONTAL")
 LATERAL_VIEWS = ("LL", "RL", "LATERAL")
 
+VIEW_ENDINGS = {
+    "LATERAL": "later, thorax p, torax p, torace p, poumon p, poumons p, thorax side, chest side, lunger side,"
+    " thorax sida, lungor sida",
+}
+"""What names a view only as the end of a text: names cut off (CHEST LATER), profil (THORAX P), and words that mean
+something else elsewhere (side; sida)."""
+
+VIEW_POSITIONS = {"LATERAL": "l, r, side"}
+"""What names a view only where it is all that View Position says."""
+
+VIEW_POSITION_STEMS = {"LATERAL": "lat, seit", "LORDOTIC": "lord", "DECUBITUS": "decub"}
+"""Beginnings of words that name a view in View Position only, where nobody is late or wears latex."""
+
 ANIMALS = {
-    "SPECIES": "canine, feline, equine, bovine, ovine, porcine, caprine, animal, canino, felino, equino, veterinary,"
-    " veterinarian, veterinaria, veterinario, veterinär, veterinaer, vétérinaire, tierarzt, tierklinik, kleintier",
+    "SPECIES": "canine, feline, equine, canino, felino, equino, veterinary, veterinarian, veterinaria, veterinario,"
+    " veterinär, veterinaer, vétérinaire, tierarzt, tierklinik, kleintier",
     "CREATURE": "dog, dogs, puppy, cat, cats, kitten, horse, pony, foal, cow, sheep, goat, pig, rabbit, ferret,"
     " reptile, hund, hunde, katze, katzen, pferd, pferde, kaninchen, schaf, perro, gato, caballo, conejo, chien,"
-    " cheval, lapin, gatto, cavallo, coniglio, cachorro, собака, кошка, 犬, 猫",
+    " cheval, lapin, gatto, cavallo, coniglio, cachorro, собака, кошка, 犬, 猫, animal, bovine, ovine, porcine,"
+    " caprine",
+    "BREED": "canis, felis, equus, bos taurus, sus scrofa, ovis, capra, oryctolagus, rattus, mus musculus, macaca,"
+    " avian, bird, parrot, exotic, rodent, rat, mouse, murine, hamster, guinea pig, monkey, macaque, primate, lizard,"
+    " snake, turtle, tortoise, swine, siamese, labrador, retriever, shepherd, terrier, poodle, beagle, bulldog,"
+    " dachshund, shorthair, longhair, dsh, dlh, mixed breed, mongrel, maine coon, chihuahua, boxer, rottweiler, husky,"
+    " spaniel, collie, thoroughbred, warmblood",
 }
+"""SPECIES counts wherever it is written. CREATURE may also have kicked or bitten the patient, or given a valve, and
+counts only in texts of devices; BREED only where species or breed is asked for."""
 
 SILENT = {
     "": "unknown, other, none, unspecified, undefined, default, na, n a, any, generic, standard, auto, erect,"
     " upright, standing, sitting, supine, prone, portable, mobile, bed, bedside, stehend, sitzend, liegend, bett,"
-    " de pie, acostado, debout, couche, assis, cat scan, view, views",
+    " de pie, en pie, acostado, debout, couche, assis, cat scan, view, views, rx, xr, rtg, 6 foot, 6 feet, 6 ft,"
+    " c arm, hand held, head of bed, head first, feet first, arms up, arms down, femoral line, pig o stat,"
+    " 1 2 ebene, 1 und 2 ebene, cat 1, cat 2, cat 3, cat 4, cat 5, cat i, cat ii, cat iii, cat iv",
 }
-"""Words that say nothing of body part or view."""
+"""Words that say nothing of body part or view, though a word in them may seem to: CAT 3 is a category."""
 
 _MODALITIES = (
     "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DR DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL"
