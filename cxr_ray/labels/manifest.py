@@ -1,35 +1,41 @@
 """The checked training table: one row per image with its patient, its part and its labels.
 
-All bad rows are reported at once, each with its line in the file. The split is by patient. Knows no pixels.
+All bad rows are reported at once, each with its line in the file. The split is by patient. Knows no pixels, and no
+data set: `labels/sources` bring each into one form.
 """
 
-import difflib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_ray import storage
 from cxr_ray.config import ManifestConfig
-from cxr_ray.errors import ManifestError, StorageError
+from cxr_ray.errors import ManifestError
 from cxr_ray.images.packed import members
 from cxr_ray.labels.findings import check_findings
-
-PARTS = ("train", "validation", "test")
-_SHOWN = 5  # bad rows named per kind of problem; the rest is counted
+from cxr_ray.labels.sources import read_source
+from cxr_ray.labels.split import PARTS, complete_parts
+from cxr_ray.labels.tables import METADATA, Labelled, describe, labels_of, listed, read_table, refuse, text
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The training table. `frame` has the columns uri, patient_id, part and one float per finding (1, 0, NaN)."""
+    """The training table.
+
+    `frame` has the columns uri, patient_id, part, one float per finding (1, 0, NaN), and those of sex, age (years),
+    view and manufacturer that the data set states. `boxes` has uri, finding, x, y, width and height in pixels of the
+    published image, or is None. `notes` say what each filter left. The digest is of images, patients, parts and labels.
+    """
 
     frame: pd.DataFrame
     findings: tuple[str, ...]
     digest: str
+    boxes: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
     def counts(self) -> pd.DataFrame:
         """Images and positives of each finding per part: rows are parts, columns `images` and the findings."""
@@ -38,55 +44,24 @@ class Manifest:
         return positives.reindex([part for part in PARTS if part in positives.index])
 
 
-def read_table(path: str) -> pd.DataFrame:
-    """A CSV or Parquet table, local or s3://, columns of a CSV as text. Raises ManifestError."""
-    try:
-        filesystem, inner = storage.filesystem(storage.absolute(path))
-        with filesystem.open_input_file(inner) as file:
-            if path.endswith((".parquet", ".pq")):
-                return pd.read_parquet(file)
-            return pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, StorageError) as error:
-        raise ManifestError(f"The table {path} cannot be read ({error}); check the path.") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ManifestError(f"The table {path} is neither CSV nor Parquet ({type(error).__name__}).") from error
-
-
 def read_manifest(config: ManifestConfig, *, seed: int) -> Manifest:
-    """Read, check and, where no part column is named, split a training table.
+    """Read a data set, check it and, where it states no parts, split it.
 
     Raises:
-        ManifestError: A column is missing, or rows are unusable; the message lists them.
+        ManifestError: A column is missing, rows are unusable, or a part cannot teach or test; the message lists them.
     """
-    findings = check_findings(config.findings)
-    table = read_table(config.path)
-    _check_columns(table, config)
+    labelled = read_source(config)
+    findings = check_findings(labelled.findings)
     root = config.image_root or str(Path(config.path).parent)
-    frame = pd.DataFrame(
-        {
-            "uri": [storage.absolute(storage.join(root, str(name))) for name in table[config.uri_column]],
-            "patient_id": table[config.patient_column].astype(str).str.strip(),
-        }
-    )
-    problems: list[str] = []
-    for finding in findings:
-        frame[finding] = _labels(table[finding], finding, problems)
-    if config.part_column is not None:
-        frame["part"] = (
-            table[config.part_column].astype(str).str.strip().replace({"valid": "validation", "val": "validation"})
-        )
-    problems += _row_problems(table, frame, config)
-    if problems:
-        raise ManifestError(f"The manifest {config.path} cannot be used: {' '.join(problems)}")
+    frame = labelled.frame
+    frame = frame.assign(uri=[storage.absolute(storage.join(root, name)) for name in frame["path"]])
+    refuse(config.path, [*labelled.problems, *_row_problems(frame)])
     if config.part_column is None:
-        frame["part"] = split_by_patient(frame, findings, shares=config.shares, seed=seed)
-    missing = [part for part in PARTS[:2] if part not in set(frame["part"])]
-    if missing:
-        raise ManifestError(
-            f"The manifest {config.path} has no image in the part {missing[0]}; add some or change the shares."
-        )
-    frame = frame[["uri", "patient_id", "part", *findings]]
-    return Manifest(frame, findings, _digest(frame))
+        frame["part"] = complete_parts(frame, findings, shares=config.shares, seed=seed)
+    refuse(config.path, _part_problems(frame, findings, config))
+    core = frame[["uri", "patient_id", "part", *findings]]
+    stated = frame[[name for name in METADATA if name in frame]]
+    return Manifest(pd.concat([core, stated], axis=1), findings, _digest(core), _boxes(labelled, frame), labelled.notes)
 
 
 def read_truth(
@@ -104,106 +79,64 @@ def read_truth(
         raise ManifestError(f"The table {path} has no column {wanted}; it has {', '.join(map(str, table.columns))}.")
     root = image_root or str(Path(path).parent)
     problems: list[str] = []
-    truth = pd.DataFrame({finding: _labels(table[finding], finding, problems) for finding in known})
+    truth = pd.DataFrame({finding: labels_of(table[finding], finding, problems) for finding in known})
     if problems:
         raise ManifestError(f"The table {path} cannot be used: {' '.join(problems)}")
-    truth.index = pd.Index([storage.absolute(storage.join(root, str(name))) for name in table[uri_column]], name="uri")
+    truth.index = pd.Index([storage.absolute(storage.join(root, name)) for name in text(table[uri_column])], name="uri")
     return truth
 
 
-def _check_columns(table: pd.DataFrame, config: ManifestConfig) -> None:
-    """Raise ManifestError for missing columns, with near names, and for a table without rows."""
-    wanted = [config.uri_column, config.patient_column, *config.findings]
-    wanted += [config.part_column] if config.part_column else []
-    have = [str(name) for name in table.columns]
-    hints = []
-    for name in wanted:
-        if name not in have:
-            near = difflib.get_close_matches(name, have, n=1, cutoff=0.5)
-            hints.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    if hints:
-        raise ManifestError(
-            f"The manifest {config.path} has no column {', '.join(hints)}; its columns are {', '.join(have)}."
-        )
-    if table.empty:
-        raise ManifestError(f"The manifest {config.path} has no rows; it needs one per image.")
-
-
-def _labels(column: pd.Series, finding: str, problems: list[str]) -> npt.NDArray[np.float32]:
-    """Labels 1, 0 or NaN of a column; what is none of these is added to `problems`."""
-    text = column.astype("string").fillna("").str.strip()
-    blank = text.isin(["", "None", "NaN", "nan"]).to_numpy(bool)
-    values = pd.to_numeric(text.where(~blank), errors="coerce").astype("float32").to_numpy(np.float32, na_value=np.nan)
-    wrong = ~blank & ~((values == 0) | (values == 1))
-    problems += _describe(
-        wrong, column, lambda value: f"{value!r}", f"column {finding} must be 1, 0 or blank, but holds"
-    )
-    return values
-
-
-def _row_problems(table: pd.DataFrame, frame: pd.DataFrame, config: ManifestConfig) -> list[str]:
+def _row_problems(frame: pd.DataFrame) -> list[str]:
     """One sentence per kind of problem in the rows."""
-    names = table[config.uri_column].astype(str)
-    problems = _describe((frame["patient_id"] == "").to_numpy(), names, str, "the patient is blank for")
-    problems += _describe(frame["uri"].duplicated().to_numpy(), names, str, "these images are listed before:")
+    names, lines = frame["name"], frame["line"]
+    blank, twice = (frame["patient_id"] == "").to_numpy(), frame["uri"].duplicated().to_numpy()
+    problems = describe((names == "").to_numpy(), names, repr, "the image is blank:", lines=lines)
+    problems += describe(blank, names, str, "the patient is blank for", lines=lines)
+    problems += describe(twice, names, str, "these images are listed before:", lines=lines)
     local = ~frame["uri"].map(storage.is_remote).to_numpy(bool)
     files = frame["uri"].map(lambda uri: members.split(uri)[0])
     absent = np.array([here and not Path(file).is_file() for here, file in zip(local, files, strict=True)])
-    problems += _describe(absent, frame["uri"], str, "these images do not exist:")
-    if "part" in frame:
-        unknown = ~frame["part"].isin(PARTS).to_numpy()
-        problems += _describe(unknown, frame["part"], repr, "the part must be train, validation or test, not")
-        parts = frame.groupby("patient_id")["part"].nunique()
-        torn = [str(patient) for patient in parts.index[parts > 1]]
-        if torn:
-            shown = ", ".join(torn[:_SHOWN]) + (f" and {len(torn) - _SHOWN} more" if len(torn) > _SHOWN else "")
-            problems.append(f"the same patient is in two parts: {shown}; keep all images of a patient in one part.")
+    problems += describe(absent, frame["uri"], str, "these images do not exist:", lines=lines)
+    if frame["part"].isna().all():
+        return problems
+    unknown = ~frame["part"].isin(PARTS).to_numpy()
+    what = "the part must be train, validation or test, not"
+    problems += describe(unknown, frame["part"].astype(str), repr, what, lines=lines)
+    parts = frame.groupby("patient_id")["part"].nunique()
+    torn = [str(patient) for patient in parts.index[parts > 1]]
+    if torn:
+        remedy = "keep all images of a patient in one part."
+        problems.append(f"the same patient is in two parts: {listed(torn)}; {remedy}")
     return problems
 
 
-def _describe(
-    wrong: npt.NDArray[np.bool_], values: "pd.Series[str]", show: Callable[[str], str], what: str
-) -> list[str]:
-    """A sentence that names the first wrong values with their lines in the file; none when nothing is wrong."""
-    rows = np.flatnonzero(wrong)
-    if len(rows) == 0:
-        return []
-    named = ", ".join(f"{show(values.iloc[row])} (line {row + 2})" for row in rows[:_SHOWN])
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return [f"{what} {named}{more};"]
+def _part_problems(frame: pd.DataFrame, findings: Sequence[str], config: ManifestConfig) -> list[str]:
+    """What keeps train or validation from its purpose: no image, or a finding of one class only."""
+    problems = []
+    for part in PARTS[:2]:
+        labels = frame.loc[frame["part"] == part, list(findings)]
+        if labels.empty:
+            problems.append(f"there is no image in the part {part}; add some or change the shares;")
+            continue
+        lacking = {"present": (labels == 1).sum() == 0, "absent": (labels == 0).sum() == 0}
+        for what, never in lacking.items():
+            named = [finding for finding in findings if never[finding]]
+            if named and config.one_class == "refuse":
+                problems.append(f"no image of the part {part} has {', '.join(named)} {what};")
+    if any("has" in problem for problem in problems):
+        problems.append("remove such findings, add images, change the shares, or set manifest.one_class to allow.")
+    return problems
 
 
-def split_by_patient(
-    frame: pd.DataFrame, findings: Sequence[str], *, shares: tuple[float, float, float], seed: int
-) -> "pd.Series[str]":
-    """Part of each row: patients are dealt so that every part holds its share of every finding.
-
-    The strata are the unions of each patient's labels, and whether there are any.
-
-    Source: Sechidis et al. 2011, On the stratification of multi-label data.
-    """
-    union = (frame[list(findings)] == 1).groupby(frame["patient_id"]).max()
-    union["_none"] = ~union.any(axis=1)
-    parts = pd.Series("train", index=union.index)
-    if len(union) < 4:
-        raise ManifestError(f"{len(union)} patients cannot be split by patient; name a part column.")
-    if shares[2] > 0:
-        parts[_draw(union, share=shares[2], seed=seed)] = "test"
-    rest = union[parts == "train"]
-    parts[_draw(rest, share=shares[1] / (shares[0] + shares[1]), seed=seed + 1)] = "validation"
-    return frame["patient_id"].map(parts)
-
-
-def _draw(union: pd.DataFrame, *, share: float, seed: int) -> list[str]:
-    """A stratified share of the patients (rows of `union`)."""
-    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # a second, which only a split should cost
-
-    splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
-    _, chosen = next(splitter.split(np.zeros(len(union)), union.to_numpy(int)))
-    return [str(patient) for patient in union.index[chosen]]
+def _boxes(labelled: Labelled, frame: pd.DataFrame) -> pd.DataFrame | None:
+    """The boxes of the images and findings of the table, with the image's uri."""
+    if labelled.boxes is None:
+        return None
+    boxes = labelled.boxes[labelled.boxes["finding"].isin(labelled.findings)]
+    joined = frame[["uri", "name"]].merge(boxes, on="name")
+    return joined.drop(columns="name")
 
 
 def _digest(frame: pd.DataFrame) -> str:
     """Digest of the table's content: images, patients, parts and labels, in order."""
-    text = frame.to_csv(index=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()[:16]

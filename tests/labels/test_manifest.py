@@ -37,7 +37,7 @@ def rows(num: int = 12) -> list[dict[str, object]]:
 
 
 def read(path: str, **settings: object):
-    config = {"path": path, "findings": FINDINGS, "part_column": "part", **settings}
+    config = {"path": path, "findings": FINDINGS, "part_column": "part", "one_class": "allow", **settings}
     return read_manifest(ManifestConfig.model_validate(config), seed=0)
 
 
