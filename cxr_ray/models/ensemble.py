@@ -6,7 +6,6 @@ S input side, G heat-map grid. Knows no Ray, no score table and no image formats
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -255,27 +254,3 @@ def choose_device(requested: str = "auto") -> str:
     if requested.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"--device {requested} is not there; use --device cpu.")
     return requested
-
-
-def model_card(spec: EnsembleSpec, *, metrics: Sequence[tuple[str, float, float]]) -> str:
-    """The bundle's README.md: what it looks for, what it was made of, how well it did (finding, AUROC, prevalence)."""
-    rows = "\n".join(
-        f"| {name} | {auroc:.3f} | {prevalence:.1%} | {threshold:.3f} |"
-        for (name, auroc, prevalence), threshold in zip(metrics, spec.thresholds, strict=True)
-    )
-    return f"""# Ensemble {spec.digest}
-
-{len(spec.members)} members ({", ".join(spec.members)}) that score chest radiographs for {len(spec.findings)} findings.
-Made by cxr-ray {__version__}. Research software, not a medical device: not for diagnosis.
-
-- Combination: {spec.combination}; calibration: Platt scaling per finding; threshold: highest F1 on the validation part.
-- Preprocessing: {spec.preprocess.model_dump()} (digest {spec.preprocess_digest}).
-- Training table: {spec.training.get("manifest_digest", "not recorded")};
-  images in train, validation, test: {spec.training.get("images", "not recorded")}.
-
-| finding | AUROC (validation) | prevalence (validation) | threshold |
-|---|---|---|---|
-{rows}
-
-Use: `cxr-ray score INPUT --ensemble THIS_FOLDER --output OUT`.
-"""

@@ -8,13 +8,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cxr_ray import storage
@@ -101,13 +104,16 @@ def create(
     """
     backbone = _build(config, num_findings=len(findings))
     mean, std = _grey_statistics(backbone)
+    architecture = {name: getattr(config, name) for name in _ARCHITECTURE}
+    # Where the first weights came from is no part of the network, and a path of this machine.
+    options = {key: value for key, value in config.options.items() if key != "checkpoint_path"}
     spec = MemberSpec(
         findings=tuple(findings),
         size=config.size or size,
         mean=mean,
         std=std,
         preprocess_digest=preprocess_digest,
-        **{name: getattr(config, name) for name in _ARCHITECTURE},
+        **{**architecture, "options": options},
     )
     member = Member(backbone, size=spec.size, mean=mean, std=std)
     _check_pooling(member, config)
@@ -119,6 +125,12 @@ def rebuild(spec: MemberSpec) -> Member:
     config = MemberConfig.model_validate({name: getattr(spec, name) for name in _ARCHITECTURE})
     backbone = _build(config, num_findings=len(spec.findings))
     return Member(backbone, size=spec.size, mean=spec.mean, std=spec.std, offset=spec.offset).eval()
+
+
+def synchronised(member: Member) -> Member:
+    """`member` with batch norms whose statistics are those of all workers, changed in place; GPUs only."""
+    synchronised_member: Member = convert_sync_batchnorm(member)
+    return synchronised_member
 
 
 def save(folder: str, member: Member, spec: MemberSpec) -> MemberSpec:
@@ -168,6 +180,9 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
         raise ConfigError(f"Member {config.name}: timm knows no backbone {config.backbone!r}; {hint}")
     # Only what departs from timm's own default is handed on: not every backbone takes these arguments.
     options: dict[str, Any] = dict(config.options)
+    # timm's own argument of this name takes only weights that already fit one channel and these findings.
+    local = options.pop("checkpoint_path", None)
+    options |= {} if local is None else {"pretrained_cfg_overlay": {"file": str(local)}}
     options |= {} if config.output_stride is None else {"output_stride": config.output_stride}
     options |= {} if config.pooling == "avg" else {"global_pool": config.pooling}
     try:
@@ -184,11 +199,11 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
             f"Member {config.name}: {config.backbone} cannot be built with one channel and"
             f" {options or 'these settings'}; leave them out or choose another backbone."
         ) from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ConfigError(
             f"Member {config.name}: the ImageNet weights of {config.backbone} cannot be had ({type(error).__name__});"
             " set pretrained: false, or fetch them once where there is a network and copy the Hugging Face cache"
-            " (HF_HOME) here."
+            " (HF_HOME) here, or name timm's file of them with options: {checkpoint_path: FILE}."
         ) from error
     if config.last_stage is not None:
         _cut(backbone, config, num_findings=num_findings)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from cxr_ray.config import MemberConfig
 from cxr_ray.errors import BundleError, ConfigError
 from cxr_ray.models import heatmaps
-from cxr_ray.models.member import Member, create, load, save
+from cxr_ray.models.member import Member, create, load, rebuild, save
 
 FINDINGS = ("A", "B", "C", "D", "E")
 
@@ -119,3 +121,19 @@ def test_member_json_holds_what_a_reader_needs(bundle):
     assert values["backbone"] == "test_resnet"
     assert values["size"] == 48
     assert values["pooling"] == "catavgmax"
+
+
+def test_create_checkpoint_path_brings_three_channel_weights_and_stays_out_of_the_spec(tmp_path):
+    timm_model = timm.create_model("test_resnet", num_classes=1000)
+    save_file(timm_model.state_dict(), tmp_path / "weights.safetensors")
+    config = MemberConfig(
+        name="m",
+        backbone="test_resnet",
+        pretrained=True,
+        options={"checkpoint_path": str(tmp_path / "weights.safetensors")},
+    )
+    member, spec = create(config, findings=("A", "B"), size=32, preprocess_digest="d")
+    expected = timm_model.conv1[0].weight.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(member.backbone.conv1[0].weight, expected)
+    assert spec.options == {}
+    assert rebuild(spec).size == 32
