@@ -20,6 +20,9 @@ from cxr_ray.errors import CxrRayError, StorageError
 
 if TYPE_CHECKING:
     from cxr_ray.scoring.run import RunResult
+    from cxr_ray.training.comparison import Comparison
+    from cxr_ray.training.rehearsal import Rehearsal
+    from cxr_ray.training.trainer import TrainResult
 
 FAILED, WRONG_USAGE, TOO_MANY_FAULTS = 1, 2, 3
 
@@ -68,6 +71,13 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, e.g. optimize.epochs=5; may be repeated.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, estimate memory and time, start nothing.")
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Train the first member with each of these losses, e.g. bce:none,focal, or a YAML list."),
+    ] = None,
     address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -75,10 +85,7 @@ def train(
     """Train every member of an ensemble and write its bundle to OUTPUT/ensemble. The same command again continues."""
     with _reporting(debug):
         settings = load_yaml(TrainConfig, config, overrides=tuple(overrides or ()))
-        with _ray(address, debug=debug):
-            from cxr_ray.training.trainer import train as run_training
-
-            result = run_training(settings, output, log=_log())
+        result = _rehearse(settings) if dry_run else _train(settings, output, compare, address, debug=debug)
     _print(result.to_dict(), result.lines(), as_json=as_json)
 
 
@@ -236,6 +243,27 @@ def main(
     ] = False,
 ) -> None:
     """Nothing to do before a command."""
+
+
+def _rehearse(settings: TrainConfig) -> "Rehearsal":
+    """What a dry run finds; without Ray."""
+    from cxr_ray.training.rehearsal import rehearse
+
+    return rehearse(settings, log=_log())
+
+
+def _train(
+    settings: TrainConfig, output: str, losses: str | None, address: str | None, *, debug: bool
+) -> "TrainResult | Comparison":
+    """Train the ensemble, or compare losses."""
+    from cxr_ray.training.comparison import compare, losses_of
+    from cxr_ray.training.trainer import train as run_training
+
+    wanted = None if losses is None else losses_of(losses, settings)
+    with _ray(address, debug=debug):
+        if wanted is not None:
+            return compare(settings, output, wanted, log=_log())
+        return run_training(settings, output, log=_log())
 
 
 def _score_config(path: Path | None, heatmaps: str | None, overrides: tuple[str, ...]) -> ScoreConfig:

@@ -135,22 +135,105 @@ class MemberConfig(Section):
         None, ge=1, description="Width of a hidden ReLU layer before the outputs (the paper: 512); None: linear head."
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of timm.create_model, e.g. {channels: [32, 64, 96, 128]}."
+        default_factory=dict,
+        description="Further arguments of timm.create_model, e.g. {channels: [32, 64, 96, 128]}; checkpoint_path is a"
+        " file with timm's ImageNet weights, for `pretrained` without a network.",
     )
     seed: int | None = Field(None, ge=0, description="Seed of this member; None derives one from the run's seed.")
+
+
+Source = Literal["csv", "padchest", "nih14", "chexpert", "mimic", "vindr"]
+Uncertain = Literal["ignore", "zeros", "ones"]
+
+# Which settings belong to which data sets; for any other they are a mistake worth a sentence.
+_BELONGS: dict[str, tuple[Source, ...]] = {
+    "part_column": ("csv",),
+    "label_column": ("csv",),
+    "sex_column": ("csv",),
+    "age_column": ("csv",),
+    "view_column": ("csv",),
+    "manufacturer_column": ("csv",),
+    "tree_path": ("padchest",),
+    "train_list": ("nih14",),
+    "test_list": ("nih14",),
+    "test_path": ("chexpert", "vindr"),
+    "metadata_path": ("mimic",),
+    "split_path": ("mimic",),
+    "boxes_path": ("nih14", "vindr"),
+    "test_boxes_path": ("vindr",),
+}
 
 
 class ManifestConfig(Section):
     """Where the labelled images are and what the columns mean."""
 
-    path: str = Field(description="CSV or Parquet file with one row per image.")
+    source: Source = Field("csv", description="Data set whose tables are read as published; csv: a table of your own.")
+    path: str = Field(
+        description="The table, CSV or Parquet: one row per image (csv), PadChest's labels, NIH's Data_Entry_2017,"
+        " CheXpert's train.csv, MIMIC's chexpert.csv.gz, or VinDr's image_labels_train.csv or annotations_train.csv."
+    )
     image_root: str | None = Field(
         None, description="Folder or s3:// prefix of relative images; None: the file's folder."
+    )
+    layout: str | None = Field(
+        None,
+        description="Path of an image below image_root, columns of the table in braces, e.g. '{ImageDir}/{ImageID}';"
+        " None: as the data set is published.",
     )
     uri_column: str = Field("uri", description="Column with the image: absolute, s3://, or relative to image_root.")
     patient_column: str = Field("patient_id", description="Column that identifies the patient.")
     part_column: str | None = Field(None, description="Column with train, validation or test; None: split by patient.")
-    findings: tuple[str, ...] = Field(description="Columns with labels 1, 0 or blank, in the order of the outputs.")
+    label_column: str | None = Field(
+        None, description="Column with a list of what is present; None: one column per finding. A blank is not stated."
+    )
+    label_separator: str = Field("|", min_length=1, description="What stands between the names of such a list.")
+    sex_column: str | None = Field(None, description="Column with F or M, for subgroups.")
+    age_column: str | None = Field(None, description="Column with the age in years, for subgroups.")
+    view_column: str | None = Field(None, description="Column with the view, for `views` and for subgroups.")
+    manufacturer_column: str | None = Field(None, description="Column with the manufacturer, for subgroups.")
+    tree_path: str | None = Field(
+        None, description="PadChest's tree_term_CUI_counts file: labels are grouped into its top-level terms."
+    )
+    train_list: str | None = Field(None, description="NIH's train_val_list.txt; with test_list the official split.")
+    test_list: str | None = Field(None, description="NIH's test_list.txt.")
+    test_path: str | None = Field(
+        None, description="Official test labels: CheXpert's valid.csv, VinDr's image_labels_test.csv."
+    )
+    metadata_path: str | None = Field(None, description="MIMIC's metadata.csv.gz, with the views.")
+    split_path: str | None = Field(None, description="MIMIC's split.csv.gz; None: split by patient.")
+    boxes_path: str | None = Field(None, description="NIH's BBox_List_2017.csv or VinDr's annotations_train.csv.")
+    test_boxes_path: str | None = Field(None, description="VinDr's annotations_test.csv.")
+    findings: tuple[str, ...] = Field(
+        (),
+        description="Findings in the order of the outputs; required for csv. Empty: those of the data set; for PadChest"
+        " the paper's 35, or with tree_path all top-level terms.",
+    )
+    uncertain: Uncertain | None = Field(
+        None, description="What -1 means: not stated, 0 or 1. None: not stated in CheXpert and MIMIC, refused in a csv."
+    )
+    uncertain_findings: dict[str, Uncertain] = Field(
+        default_factory=dict, description="The same for single findings, e.g. {Edema: ones, Consolidation: zeros}."
+    )
+    unmentioned: Literal["ignore", "zeros"] = Field(
+        "ignore",
+        description="What a blank of CheXpert and MIMIC means: not stated, or 0 as in Irvin et al. 2019. Where"
+        " No Finding is 1 a blank is always 0, but for Support Devices.",
+    )
+    consensus: Literal["majority", "any", "all"] = Field(
+        "majority", description="When VinDr's readers make a finding present; a tie of the majority is not stated."
+    )
+    views: tuple[str, ...] | None = Field(
+        None,
+        description="Views that are kept, as the table spells them. None: PA of PadChest, AP and PA of CheXpert and"
+        " MIMIC, all of the others; an empty list: all.",
+    )
+    min_images: int = Field(0, ge=0, description="A finding with fewer positive images is left out (the paper: 200).")
+    require_finding: bool = Field(
+        False, description="Leave out images on which none of the findings is present, as the paper does."
+    )
+    one_class: Literal["refuse", "allow"] = Field(
+        "refuse", description="A finding that is never, or always, present in train or validation."
+    )
     shares: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, validation and test when the project splits by patient."
     )
@@ -158,13 +241,33 @@ class ManifestConfig(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        if not self.findings:
+        if not self.findings and self.source == "csv":
             raise ValueError("findings must name at least one column")
         repeated = sorted({name for name in self.findings if self.findings.count(name) > 1})
         if repeated:
             raise ValueError(f"findings are named twice: {', '.join(repeated)}")
         if abs(sum(self.shares) - 1.0) > 1e-6 or min(self.shares) < 0.0 or min(self.shares[:2]) == 0.0:
             raise ValueError(f"shares must be positive for train and validation and add up to 1, not {self.shares}")
+        strangers = sorted(set(self.uncertain_findings) - set(self.findings)) if self.findings else []
+        if strangers:
+            raise ValueError(f"uncertain_findings names no finding of the run: {', '.join(strangers)}")
+        return self
+
+    @model_validator(mode="after")
+    def _belongs(self) -> Self:
+        for name, sources in _BELONGS.items():
+            if getattr(self, name) is not None and self.source not in sources:
+                raise ValueError(
+                    f"{name} belongs to the source {' or '.join(sources)}, not to {self.source}; remove it"
+                )
+        if self.source == "mimic" and self.metadata_path is None:
+            raise ValueError("the source mimic needs metadata_path, the table mimic-cxr-2.0.0-metadata.csv.gz")
+        if (self.train_list is None) != (self.test_list is None):
+            raise ValueError("train_list and test_list make the official split together; name both or none")
+        if self.source == "csv" and self.views and self.view_column is None:
+            raise ValueError("views of a csv need view_column, the column that states the view")
+        if self.layout is not None and "{" not in self.layout:
+            raise ValueError(f"layout must name a column in braces, e.g. '{{ImageID}}', not {self.layout!r}")
         return self
 
 
@@ -178,6 +281,52 @@ class AugmentConfig(Section):
     brightness: tuple[float, float] = Field((0.85, 1.15), description="Range of the factor on grey values.")
     offset: float = Field(0.05, ge=0.0, le=1.0, description="Largest shift of grey values, of the range 0..1.")
     flip: float = Field(0.0, ge=0.0, le=1.0, description="Probability of a left-right flip.")
+    fill: Literal["nearest", "zero", "reflect"] = Field(
+        "nearest", description="What lies beyond the edge of the film: its last pixel, black, or its mirror image."
+    )
+
+
+class LossConfig(Section):
+    """What is minimised, and how the imbalance of a finding is met. Papers and equations: training/losses.py."""
+
+    name: Literal["bce", "w_cel", "focal", "asymmetric", "ldam", "distribution_balanced"] = Field(
+        "bce", description="The loss; w_cel is Wang 2017's, weighted by the positives and negatives of each batch."
+    )
+    weighting: Literal["none", "inverse", "sqrt", "effective"] = Field(
+        "sqrt",
+        description="Weight of a finding's positives: 1, negatives/positives, its square root, or by the effective"
+        " number of samples; w_cel and distribution_balanced bring their own instead.",
+    )
+    max_weight: float = Field(20.0, ge=1.0, description="Upper bound of a positive weight.")
+    beta: float = Field(0.999, ge=0.0, lt=1.0, description="beta of the effective number of samples.")
+    gamma: float = Field(2.0, ge=0.0, description="Focusing exponent of focal and of distribution_balanced.")
+    gamma_positive: float = Field(0.0, ge=0.0, description="Focusing exponent of positives of asymmetric.")
+    gamma_negative: float = Field(4.0, ge=0.0, description="Focusing exponent of negatives of asymmetric.")
+    clip: float = Field(0.05, ge=0.0, lt=1.0, description="Probability that asymmetric takes off negatives.")
+    max_margin: float = Field(0.5, ge=0.0, description="Largest margin of ldam, for the rarest finding.")
+    scale: float = Field(30.0, gt=0.0, description="Factor on ldam's logits.")
+    map_alpha: float = Field(0.1, ge=0.0, description="Least weight of distribution_balanced; 1 more is the largest.")
+    map_beta: float = Field(10.0, gt=0.0, description="Steepness of distribution_balanced's map to weights.")
+    map_mu: float = Field(0.2, ge=0.0, description="Middle of distribution_balanced's map to weights.")
+    negative_scale: float = Field(2.0, gt=0.0, description="Factor on the logits of distribution_balanced's negatives.")
+    prior_scale: float = Field(
+        0.05, ge=0.0, description="Share of a finding's prior logit that shifts distribution_balanced's logits."
+    )
+    deferred: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of the steps before the weighting sets in (deferred re-weighting)."
+    )
+    smoothing: float = Field(0.0, ge=0.0, lt=0.5, description="Labels 1 and 0 become 1 - s and s.")
+
+
+class SecondStageConfig(Section):
+    """A second stage that trains the classifier anew on a frozen backbone (cRT, Kang 2020)."""
+
+    epochs: int = Field(5, ge=1, description="Most passes over the training part.")
+    learning_rate: float = Field(1e-3, gt=0.0, description="Peak learning rate of AdamW.")
+    loss: LossConfig = LossConfig(weighting="none")
+    sampler: Literal["shuffle", "class_aware"] = Field(
+        "class_aware", description="Order of an epoch; the paper's stage is class_aware, with an unweighted loss."
+    )
 
 
 class OptimizeConfig(Section):
@@ -185,21 +334,56 @@ class OptimizeConfig(Section):
 
     epochs: int = Field(20, ge=1, description="Most passes over the training part.")
     batch_size: int = Field(32, ge=2, description="Images per step over all workers of a member.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(0.05, ge=0.0, description="Decoupled weight decay.")
+    optimizer: Literal["adamw", "adam"] = Field(
+        "adamw", description="AdamW, whose weight decay is decoupled, or Adam, which adds it to the gradient."
+    )
+    learning_rate: float = Field(1e-3, gt=0.0, description="Peak learning rate.")
+    weight_decay: float = Field(0.05, ge=0.0, description="Weight decay.")
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the steps with rising learning rate, then cosine.")
     clip_norm: float = Field(5.0, gt=0.0, description="Largest gradient norm.")
-    weighting: Literal["none", "inverse", "sqrt"] = Field(
-        "sqrt", description="Weight of a finding's positives: 1, negatives/positives, or its square root."
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Arithmetic of the forward pass; weights stay float32, and fp16 gets a gradient scaler."
     )
-    max_weight: float = Field(20.0, ge=1.0, description="Upper bound of a positive weight.")
-    patience: int | None = Field(None, ge=1, description="Stop after this many epochs without a better macro AUROC.")
+    freeze: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of the convolution layers, from the input, that do not learn."
+    )
+    ema: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Decay per step of a moving average of the weights, which is then what is validated and kept;"
+        " None: the weights themselves.",
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0.0,
+        description="alpha of the Beta distribution by which images are mixed in pairs; 0: not at all. A finding of a"
+        " mixture is stated only where both images state it.",
+    )
+    loss: LossConfig = LossConfig()
+    sampler: Literal["shuffle", "class_aware"] = Field(
+        "shuffle", description="Order of an epoch: a permutation, or findings in turn and an image of each."
+    )
+    second_stage: SecondStageConfig | None = Field(
+        None, description="A second stage that trains the classifier anew on a frozen backbone; None: no such stage."
+    )
+    selection: Literal["macro_auroc", "map", "loss"] = Field(
+        "macro_auroc",
+        description="What of the validation part makes an epoch the best: the mean AUROC or average precision of the"
+        " findings, or the loss. Where the first two are undefined, the loss decides.",
+    )
+    patience: int | None = Field(None, ge=1, description="Stop after this many epochs without a better selection.")
+    min_delta: float = Field(0.0, ge=0.0, description="Gain in the selection that counts as better for patience.")
 
 
 class ComputeConfig(Section):
     """What of the cluster a training run takes."""
 
-    workers: int = Field(1, ge=1, description="Data-parallel workers of each member.")
+    workers: int | tuple[int, int] = Field(
+        1,
+        description="Data-parallel workers of each member, or (fewest, most): Ray Train then takes what the cluster"
+        " has and goes on from the last checkpoint when that changes. The batch of all workers stays the same.",
+    )
     gpus_per_worker: float = Field(0.0, ge=0.0, description="GPUs of one worker; 0 trains on the CPU with gloo.")
     cpus_per_worker: float | None = Field(
         None, gt=0.0, description="CPUs of one worker; None shares the cluster among the members trained together."
@@ -208,6 +392,43 @@ class ComputeConfig(Section):
         None, ge=1, description="Members trained at the same time; None: all that fit."
     )
     max_failures: int = Field(2, ge=0, description="Restarts of a member from its last checkpoint after a failure.")
+    checkpoint_minutes: float | None = Field(
+        10.0, gt=0.0, description="Minutes between checkpoints within an epoch; None: only by steps and epochs."
+    )
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="Steps between checkpoints within an epoch; None: only by minutes and epochs."
+    )
+    accumulate: int = Field(
+        1, ge=1, description="Parts of a worker's share of a batch that go through the network one after the other."
+    )
+    channels_last: bool = Field(True, description="Memory layout with the channels innermost; faster on most machines.")
+    compile: bool = Field(False, description="Compile the network with torch.compile; pays on GPUs in long runs.")
+    sync_batchnorm: bool = Field(
+        True, description="Batch statistics over all GPU workers rather than each worker's own; CPUs cannot."
+    )
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which a member does not start."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers a member takes where there is room."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @model_validator(mode="after")
+    def _some_workers(self) -> Self:
+        if not 1 <= self.fewest_workers <= self.most_workers:
+            raise ValueError(f"workers must be at least 1, and fewest before most, not {self.workers}")
+        return self
+
+
+class TrackingConfig(Section):
+    """Where the epochs of a run can be looked at, beside the TensorBoard events and JSON lines in the output."""
+
+    mlflow: str | None = Field(None, description="MLflow tracking URI, e.g. http://host:5000; needs the extra mlflow.")
+    experiment: str = Field("cxr-ray", min_length=1, description="MLflow experiment.")
 
 
 Combination = Literal["mean", "vote", "mode"]
@@ -222,6 +443,7 @@ class TrainConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     optimize: OptimizeConfig = OptimizeConfig()
     compute: ComputeConfig = ComputeConfig()
+    tracking: TrackingConfig = TrackingConfig()
     combination: Combination = Field(
         "mean", description="`mean` of probabilities (CTP), majority `vote` per finding (PTC-lw), `mode` of label sets."
     )

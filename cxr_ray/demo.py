@@ -16,6 +16,7 @@ import pandas as pd
 
 from cxr_ray.config import (
     DecodeConfig,
+    LossConfig,
     ManifestConfig,
     MemberConfig,
     OptimizeConfig,
@@ -92,10 +93,12 @@ def demo_config(manifest: Path, *, epochs: int) -> TrainConfig:
     Everything is trained from nothing, since weights may not be reachable.
     """
     return TrainConfig(
-        manifest=ManifestConfig(path=str(manifest), part_column="part", findings=FINDINGS),
+        manifest=ManifestConfig(path=str(manifest), part_column="part", findings=FINDINGS, one_class="allow"),
         members=DEMO_MEMBERS,
         decode=DecodeConfig(preprocess=PreprocessConfig(size=128, fit="stretch")),
-        optimize=OptimizeConfig(epochs=epochs, batch_size=16, learning_rate=0.004, weighting="inverse"),
+        optimize=OptimizeConfig(
+            epochs=epochs, batch_size=16, learning_rate=0.004, loss=LossConfig(weighting="inverse")
+        ),
         seed=1,
     )
 

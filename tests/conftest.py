@@ -16,6 +16,7 @@ from cxr_ray.config import MemberConfig, PreprocessConfig
 from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.models import ensemble, member
 from cxr_ray.models.calibration import Calibration
+from cxr_ray.models.card import CardFacts, model_card
 from cxr_ray.models.ensemble import EnsembleSpec
 
 FINDINGS = ("Mass", "Nodule", "Pleural Effusion", "Pacemaker", "Cardiomegaly")
@@ -62,8 +63,7 @@ def make_bundle(folder: Path, *, seed: int = 0, findings: tuple[str, ...] = FIND
         preprocess=PREPROCESS,
     )
     golden = np.random.default_rng(0).integers(0, 256, (PREPROCESS.size,) * 2, dtype=np.uint8)
-    card = ensemble.model_card(spec, metrics=[(finding, 0.5, 0.1) for finding in findings])
-    ensemble.save_bundle(str(folder), spec, card=card, golden=golden)
+    ensemble.save_bundle(str(folder), spec, card=model_card(spec, CardFacts()), golden=golden)
     return str(folder)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from typer.testing import CliRunner, Result
 
 from cxr_ray import __version__, storage
@@ -70,6 +71,32 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, words, tmp_path,
     assert words in result.output
     assert "Traceback" not in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_train_dry_run_prints_the_class_table_and_starts_neither_ray_nor_a_run(tmp_path):
+    rows = ["uri,patient_id,part,Mass"]
+    for number in range(12):
+        write_image(tmp_path / f"{number}.png", seed=number)
+        rows.append(f"{number}.png,{number},{'train' if number < 8 else 'validation'},{number % 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    values = {
+        "manifest": {"path": str(tmp_path / "labels.csv"), "part_column": "part", "findings": ["Mass"]},
+        "members": [{"name": "a", "backbone": "test_resnet"}],
+        "decode": {"preprocess": {"size": 48}},
+        "optimize": {"epochs": 2, "batch_size": 4},
+    }
+    (tmp_path / "train.json").write_text(json.dumps(values))  # JSON is YAML
+    result = call("train", tmp_path / "train.json", "--dry-run", "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["finding", "train", "validation", "weight"]
+    assert lines[2].split() == ["Mass", "4", "50.00%", "2", "50.00%", "1.00"]
+    assert lines[-1] == "Nothing was started and nothing was written."
+    assert not (tmp_path / "out").exists()
+    assert not ray.is_initialized()
+    few = call("train", tmp_path / "train.json", "--dry-run", "--set", "compute.workers=5")
+    assert few.exit_code == 2
+    assert few.stderr.splitlines()[-1].startswith("Error: 5 workers share 8 training images in batches of 4:")
 
 
 def test_scan_small_folder_says_what_is_there(tmp_path):

@@ -20,7 +20,7 @@ from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import ConfigError, DecodeError, Fault, StorageError
 from cxr_ray.images.packed import archives
 from cxr_ray.images.packed.members import MEMBER_PATTERN, Member, is_archive, join, split
-from cxr_ray.labels.manifest import read_table
+from cxr_ray.labels.tables import read_table
 from cxr_ray.scoring import table
 from cxr_ray.scoring.table import Contract
 

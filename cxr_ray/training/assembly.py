@@ -18,10 +18,13 @@ from cxr_ray.config import TrainConfig
 from cxr_ray.labels.manifest import Manifest
 from cxr_ray.models import ensemble, heatmaps, member
 from cxr_ray.models.calibration import Calibration, fit_platt, fit_thresholds
+from cxr_ray.models.card import PartResult, model_card
 from cxr_ray.models.ensemble import EnsembleSpec
 from cxr_ray.models.member import MemberSpec
 from cxr_ray.training.cache import ModelInputs, open_part
-from cxr_ray.training.loop import State, macro_auroc
+from cxr_ray.training.results import card_facts, part_result, patients_of
+from cxr_ray.training.state import State
+from cxr_ray.training.validation import macro_auroc
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,24 @@ class Job:
         """The object that is written last."""
         return storage.join(self.folder, "history.json")
 
+    def logits(self, part: str) -> str:
+        """The object with the best weights' logits (N, F) of a part."""
+        return storage.join(self.folder, f"{part}.npy")
+
+
+def file_logits(job: Job, part: str, logits: torch.Tensor) -> None:
+    """Write the logits (N, F) of a part."""
+    data = io.BytesIO()
+    np.save(data, logits.numpy())
+    storage.put(job.logits(part), data.getvalue())
+
 
 def file_member(job: Job, state: State) -> None:
     """Write the best weights and validation logits of a finished member, and its history last."""
     storage.put(storage.join(job.folder, "best.safetensors"), member.encode_weights(state["best_weights"]))
-    logits = io.BytesIO()
-    np.save(logits, state["best_logits"].numpy())
-    storage.put(storage.join(job.folder, "validation.npy"), logits.getvalue())
-    history = {"epochs": state["history"], "best_epoch": state["best_epoch"], "best_auroc": state["best_value"]}
+    file_logits(job, "validation", state["best_logits"])
+    best = state["history"][state["best_epoch"]]
+    history = {"epochs": state["history"], "best_epoch": state["best_epoch"], "best_auroc": best["macro_auroc"]}
     storage.put(job.done, json.dumps(history, indent=2).encode())
 
 
@@ -55,7 +68,7 @@ def assemble(
     """Calibrate on the validation part and write the bundle; returns its spec and its validation macro AUROC."""
     bundle = storage.join(output, "ensemble")
     validation = open_part(cache, "validation")
-    logits = np.stack([np.load(io.BytesIO(storage.get(storage.join(job.folder, "validation.npy")))) for job in jobs])
+    logits = np.stack([np.load(io.BytesIO(storage.get(job.logits("validation")))) for job in jobs])
     saved, grid = _save_members(jobs, bundle)
     spec, combined = calibrate(
         torch.from_numpy(logits),
@@ -73,17 +86,28 @@ def assemble(
             training={
                 "manifest_digest": manifest.digest,
                 "images": [int(count) for count in manifest.counts()["images"]],
-                "settings": config.model_dump(mode="json", exclude={"manifest": {"path", "image_root"}}),
+                "settings": config.model_dump(
+                    # A tracking address may hold a password.
+                    mode="json",
+                    exclude={"tracking": True, "manifest": {"path", "image_root"}},
+                ),
             },
         ),
     )
-    aurocs = [macro_auroc(validation.labels[:, [f]], combined[:, [f]]) for f in range(len(manifest.findings))]
-    prevalence = np.nanmean(validation.labels, axis=0)
-    card = ensemble.model_card(
-        spec, metrics=list(zip(manifest.findings, aurocs, [float(value) for value in prevalence], strict=True))
-    )
+    results = [_measure(spec, jobs, manifest, cache, part) for part in ("validation", "test")]
+    card = model_card(spec, card_facts(config, manifest, [result for result in results if result is not None]))
     ensemble.save_bundle(bundle, spec, card=card, golden=_golden(validation))
     return spec, macro_auroc(validation.labels, combined)
+
+
+def _measure(spec: EnsembleSpec, jobs: Sequence[Job], manifest: Manifest, cache: str, part: str) -> PartResult | None:
+    """Metrics of one part; None when there is no such part, or a member of an earlier version left no logits of it."""
+    inputs = open_part(cache, part)
+    files = [job.logits(part) for job in jobs]
+    if not len(inputs) or not all(storage.exists(file) for file in files):
+        return None
+    logits = torch.from_numpy(np.stack([np.load(io.BytesIO(storage.get(file))) for file in files]))
+    return part_result(spec, logits, inputs, patients=patients_of(manifest, inputs), part=part)
 
 
 def _golden(validation: ModelInputs) -> npt.NDArray[np.uint8]:

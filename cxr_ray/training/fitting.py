@@ -1,0 +1,166 @@
+"""One member through Ray Train: its run, what each of its workers does, and what they tell the driver."""
+
+import os
+import tempfile
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from safetensors.torch import load as load_tensors
+
+from cxr_ray import storage
+from cxr_ray.config import TrainConfig
+from cxr_ray.errors import ConfigError, CxrRayError
+from cxr_ray.models import member
+from cxr_ray.models.member import MemberSpec
+from cxr_ray.training.assembly import Job, file_logits, file_member
+from cxr_ray.training.cache import open_part
+from cxr_ray.training.epoch import Epoch, Plan
+from cxr_ray.training.loop import fit
+from cxr_ray.training.state import State, read_state, write_state
+from cxr_ray.training.validation import predict_part
+from cxr_ray.training.workers import Worker
+
+
+def run_name(job: Job) -> str:
+    """The folder of a member below `runs`, where its checkpoints and what is tracked of it lie."""
+    return f"{job.spec.name}-{job.digest}"
+
+
+class Board:
+    """Where the members' workers pin their epochs, their remarks and their last words, and the driver reads them."""
+
+    def __init__(self) -> None:
+        """Nothing is pinned yet."""
+        self._epochs: list[tuple[str, dict[str, float]]] = []
+        self._sentences: list[str] = []
+        self._ends: dict[str, CxrRayError] = {}
+
+    def post(self, name: str, epoch: dict[str, float]) -> None:
+        """Pin one epoch of one member."""
+        self._epochs.append((name, epoch))
+
+    def say(self, name: str, sentence: str) -> None:
+        """Pin one remark of one member."""
+        self._sentences.append(f"{name}: {sentence}")
+
+    def give_up(self, name: str, error: CxrRayError) -> None:
+        """Pin why a member cannot be trained."""
+        self._ends[name] = error
+
+    def end_of(self, name: str) -> CxrRayError | None:
+        """Why a member cannot be trained, or None; taken down."""
+        return self._ends.pop(name, None)
+
+    def drain(self) -> tuple[list[tuple[str, dict[str, float]]], list[str]]:
+        """Take down all epochs and remarks that were pinned since the last call."""
+        drained = self._epochs, self._sentences
+        self._epochs, self._sentences = [], []
+        return drained
+
+
+def fit_member(
+    settings: dict[str, Any], job: dict[str, Any], cache: str, resources: dict[str, float], runs: str, board: Any
+) -> None:
+    """Run one member through Ray Train and file its best weights, validation logits and history."""
+    config = TrainConfig.model_validate(settings)
+    item = Job(**{**job, "spec": MemberSpec(**job["spec"])})
+    # A report waits until the controller looks, every 2 s by default: a checkpoint took as long (Ray 2.60).
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    trainer = ray.train.torch.TorchTrainer(
+        worker_loop,
+        train_loop_config={"settings": settings, "job": job, "cache": cache, "board": board},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.compute.workers,  # (fewest, most) makes Ray Train elastic
+            use_gpu=config.compute.gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name=run_name(item),
+            storage_path=runs,
+            failure_config=ray.train.FailureConfig(max_failures=config.compute.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    result = trainer.fit()
+    end = ray.get(board.end_of.remote(item.spec.name))
+    if end is not None:
+        raise end
+    with result.checkpoint.as_directory() as folder:
+        file_member(item, read_state(folder))
+
+
+def worker_loop(arguments: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: open the shards, build the member, resume if there is a checkpoint, fit.
+
+    What all workers find wrong together is told and not raised: Ray Train would begin again, to no other end.
+    """
+    config = TrainConfig.model_validate(arguments["settings"])
+    job = Job(**{**arguments["job"], "spec": MemberSpec(**arguments["job"]["spec"])})
+    context, device, board = ray.train.get_context(), ray.train.torch.get_device(), arguments["board"]
+    worker = Worker(context.get_world_rank(), context.get_world_size(), str(device))
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(config.compute.cpus_per_worker or 1)))
+    network = member.rebuild(job.spec)
+    network.load_state_dict(load_tensors(storage.get(storage.join(job.folder, "start.safetensors"))))
+    if device.type == "cuda" and worker.world > 1 and config.compute.sync_batchnorm:
+        network = member.synchronised(network)
+    try:
+        state = fit(
+            network,
+            train=open_part(arguments["cache"], "train"),
+            validation=open_part(arguments["cache"], "validation"),
+            plan=Plan(config.optimize, config.augment, config.compute, job.seed, job.digest),
+            worker=worker,
+            resume=last_state(),
+            report=partial(report_to_ray, worker=worker, name=job.spec.name, board=board),
+            wrap=data_parallel,
+            say=partial(board.say.remote, job.spec.name) if worker.rank == 0 else lambda sentence: None,
+        )
+    except ConfigError as error:
+        ray.get(board.give_up.remote(job.spec.name, error))
+        return
+    network.load_state_dict(state["best_weights"])
+    _predict_test(network, job, arguments["cache"], config.optimize.precision, worker)
+
+
+def _predict_test(network: member.Member, job: Job, cache: str, precision: str, worker: Worker) -> None:
+    """File the best weights' logits of the test part, if there is one: all workers compute, the first one writes."""
+    test = open_part(cache, "test")
+    if len(test):
+        logits = predict_part(network, test, worker=worker, precision=precision)
+        if worker.rank == 0:
+            file_logits(job, "test", logits)
+
+
+def data_parallel(network: torch.nn.Module) -> torch.nn.Module:
+    """The member as Ray Train prepares it; its running statistics are ours to keep alike."""
+    wrapped: torch.nn.Module = ray.train.torch.prepare_model(
+        network, parallel_strategy_kwargs={"broadcast_buffers": False}
+    )
+    return wrapped
+
+
+def last_state() -> State | None:
+    """The state of the last checkpoint of this run, or None at its start."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return read_state(folder)
+
+
+def report_to_ray(epoch: Epoch | None, state: State, *, worker: Worker, name: str, board: Any) -> None:
+    """Hand an epoch, or a place within one, to Ray Train with a checkpoint from the first worker; pin epochs."""
+    metrics = {"epoch": state["epoch"], "step": state["step"]} if epoch is None else epoch.to_dict()
+    if worker.rank != 0:
+        ray.train.report(metrics)
+        return
+    if epoch is not None:
+        board.post.remote(name, epoch.to_dict())
+    with tempfile.TemporaryDirectory() as folder:
+        write_state(folder, state)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
