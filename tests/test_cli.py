@@ -86,6 +86,7 @@ def test_train_dry_run_prints_the_class_table_and_starts_neither_ray_nor_a_run(t
         "optimize": {"epochs": 2, "batch_size": 4},
     }
     (tmp_path / "train.json").write_text(json.dumps(values))  # JSON is YAML
+    running = ray.is_initialized()  # another test's; a second start beside it would fail
     result = call("train", tmp_path / "train.json", "--dry-run", "--output", tmp_path / "out")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -93,7 +94,7 @@ def test_train_dry_run_prints_the_class_table_and_starts_neither_ray_nor_a_run(t
     assert lines[2].split() == ["Mass", "4", "50.00%", "2", "50.00%", "1.00"]
     assert lines[-1] == "Nothing was started and nothing was written."
     assert not (tmp_path / "out").exists()
-    assert not ray.is_initialized()
+    assert ray.is_initialized() == running
     few = call("train", tmp_path / "train.json", "--dry-run", "--set", "compute.workers=5")
     assert few.exit_code == 2
     assert few.stderr.splitlines()[-1].startswith("Error: 5 workers share 8 training images in batches of 4:")
