@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from cxr_ray.training.cache import ModelInputs, open_part
 from cxr_ray.training.results import card_facts, part_result, patients_of
 from cxr_ray.training.state import State
 from cxr_ray.training.validation import macro_auroc
+
+_PLACES = ("path", "_list", "image_root")
+"""Ends of the names of settings that say where something lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,7 @@ def assemble(
             training={
                 "manifest_digest": manifest.digest,
                 "images": [int(count) for count in manifest.counts()["images"]],
-                "settings": config.model_dump(
-                    # A tracking address may hold a password.
-                    mode="json",
-                    exclude={"tracking": True, "manifest": {"path", "image_root"}},
-                ),
+                "settings": portable_settings(config),
             },
         ),
     )
@@ -108,6 +108,19 @@ def _measure(spec: EnsembleSpec, jobs: Sequence[Job], manifest: Manifest, cache:
         return None
     logits = torch.from_numpy(np.stack([np.load(io.BytesIO(storage.get(file))) for file in files]))
     return part_result(spec, logits, inputs, patients=patients_of(manifest, inputs), part=part)
+
+
+def portable_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run that a bundle may tell.
+
+    Without paths, which are those of one machine, and without the tracking address, which may hold a password.
+    """
+    settings = config.model_dump(mode="json", exclude={"tracking"})
+    manifest = settings["manifest"]
+    settings["manifest"] = {name: value for name, value in manifest.items() if not name.endswith(_PLACES)}
+    for item in settings["members"]:
+        item["options"] = {name: value for name, value in item["options"].items() if name != "checkpoint_path"}
+    return settings
 
 
 def _golden(validation: ModelInputs) -> npt.NDArray[np.uint8]:

@@ -44,13 +44,13 @@ def decode_once(manifest: Manifest, config: TrainConfig, output: str, *, log: Lo
             _decode_shard, batch_size=_IMAGES_PER_SHARD, batch_format="pyarrow", num_cpus=1, fn_kwargs=arguments
         )
         faults = _follow(done, table.num_rows, log)
-        storage.put(marker, json.dumps({"faults": faults}).encode())
     allowed = int(config.manifest.max_unreadable * len(manifest.frame))
     if len(faults) > allowed:
         raise ManifestError(
             f"{len(faults)} images of the manifest cannot be read (allowed: {allowed}): {' '.join(faults[:5])}"
             " Remove them from the table or raise manifest.max_unreadable."
         )
+    storage.put(marker, json.dumps({"faults": faults}).encode())
     return folder, len(faults)
 
 
@@ -86,7 +86,8 @@ def _decode_shard(rows: pa.Table, *, folder: str, findings: tuple[str, ...], set
         labels = [row[finding] for finding in findings]
         kept.append({"uri": row["uri"], "part": row["part"], "labels": labels, "pixels": image.pixels.tobytes()})
     if kept:
-        name = digest_of([item["uri"] for item in kept])
+        # By what the shard was given: a repetition that can read more of it replaces it.
+        name = digest_of([row["uri"] for row in table])
         table = pa.Table.from_pylist(kept, schema=shard_schema(size=size, num_findings=len(findings)))
         write_shard(storage.join(folder, f"{name}.arrow"), table)
     return pa.table({"images": [rows.num_rows], "faults": [json.dumps(faults)]})

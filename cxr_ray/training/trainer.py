@@ -133,7 +133,8 @@ def _fit_unfinished(
             log(f"Member {job.spec.name} is trained already.")
     if waiting:
         resources, at_once = _share_cluster(config, len(waiting))
-        board = ray.remote(num_cpus=0)(Board).remote()
+        # Its node may die; what is pinned then is lost, and the members' histories fill the ledger.
+        board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()
         fit_remotely = ray.remote(num_cpus=0)(fit_member)
         running: dict[Any, Job] = {}
         started = time.monotonic()

@@ -16,6 +16,9 @@ from pydicom.uid import UID
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images.header import Header, clean_code, clean_spacing, clean_uid, codec_border
 
+_LARGEST = 1e30
+"""No film has such a number; beyond it a product of two may be none any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class DicomImage:
@@ -69,7 +72,7 @@ def numbers_of(dataset: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
     value = value_of(dataset, keyword)
     with codec_border(f"Reading {keyword}"):
         values = () if value in (None, "") else tuple(float(part) for part in np.atleast_1d(value))
-        if not all(math.isfinite(part) for part in values):
+        if not all(math.isfinite(part) and abs(part) <= _LARGEST for part in values):
             raise ValueError
     return values
 

@@ -50,15 +50,20 @@ def labeler_labels(
 ) -> pd.DataFrame:
     """Labels 1, 0 or NaN by the policies for uncertain and unmentioned findings; others are added to `problems`.
 
-    Where No Finding is 1, what is not mentioned is absent, but for Support Devices, which are no finding.
+    Where No Finding is 1, what is not mentioned is absent, but for Support Devices, which are no finding; and where
+    another finding is mentioned as present or uncertain, a blank No Finding is 0, which the tables never write.
     """
+    others = [finding for finding in findings if finding not in (NO_FINDING, DEVICES)]
+    mentioned = table[others].apply(lambda column: pd.to_numeric(text(column), errors="coerce").isin([1, -1]))
+    ill = mentioned.any(axis=1).to_numpy()
     healthy = (pd.to_numeric(text(table[NO_FINDING]), errors="coerce") == 1).to_numpy()
     labels = {}
     for finding in findings:
         policy = config.uncertain_findings.get(finding, config.uncertain or "ignore")
         values = labels_of(table[finding], finding, problems, uncertain=policy)
         blank = (text(table[finding]) == "").to_numpy()
-        absent = blank & (healthy & (finding != DEVICES) | (config.unmentioned == "zeros"))
+        implied = ill if finding == NO_FINDING else healthy & (finding != DEVICES)
+        absent = blank & (implied | (config.unmentioned == "zeros"))
         labels[finding] = np.where(absent, np.float32(0.0), values)
     return pd.DataFrame(labels, index=table.index)
 
