@@ -1,10 +1,11 @@
 """The command line: parse, call one function, print a summary, choose the exit code.
 
 Results go to stdout (`--json` prints one JSON object), logs and progress to stderr. Exit codes: 0 done, 1 failed,
-2 wrong usage or configuration, 3 finished but more images faulted than allowed.
+2 wrong usage or configuration, 3 finished but more images faulted than allowed, 143 stopped by SIGTERM.
 """
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import typer
 
 from cxr_ray import __version__
 from cxr_ray.config import ScanConfig, ScoreConfig, TrainConfig, load_yaml, overridden, parse
-from cxr_ray.errors import CxrRayError, StorageError
+from cxr_ray.errors import CxrRayError, LeaseError, StoppedError, StorageError
 
 if TYPE_CHECKING:
     from cxr_ray.scoring.run import RunResult
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from cxr_ray.training.rehearsal import Rehearsal
     from cxr_ray.training.trainer import TrainResult
 
-FAILED, WRONG_USAGE, TOO_MANY_FAULTS = 1, 2, 3
+FAILED, WRONG_USAGE, TOO_MANY_FAULTS, STOPPED = 1, 2, 3, 143
 
 app = typer.Typer(
     name="cxr-ray",
@@ -111,11 +112,19 @@ def score(
     """Score every image that OUTPUT does not hold yet: one accounted row each. The same command again continues."""
     with _reporting(debug):
         settings = _score_config(config, heatmaps, tuple(overrides or ()))
-        with _ray(address, debug=debug):
-            from cxr_ray.scoring.run import score as run_scoring
+        from cxr_ray.scoring.drain import stop_on_sigterm
+        from cxr_ray.scoring.run import score as run_scoring
 
+        with _ray(address, debug=debug), stop_on_sigterm() as stop:
             result = run_scoring(
-                inputs, bundle=ensemble, output=output, config=settings, limit=limit, rescore=rescore, log=_log()
+                inputs,
+                bundle=ensemble,
+                output=output,
+                config=settings,
+                limit=limit,
+                rescore=rescore,
+                stop=stop,
+                log=_log(),
             )
     _print(result.to_dict(), result.lines(), as_json=as_json)
     _exit_for(result, settings)
@@ -171,6 +180,22 @@ def verify(
         result = check(output)
     _print(result.to_dict(), result.lines(), as_json=as_json)
     if result.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """How far the run on an output is, from its heartbeat; works from anywhere. 1 when it failed or fell silent."""
+    from cxr_ray.scoring.heartbeat import read_status
+
+    with _reporting(debug):
+        result = read_status(output)
+    _print(result.to_dict(), result.lines(), as_json=as_json)
+    if result.is_silent or result.beat["state"] == "failed":
         raise typer.Exit(FAILED)
 
 
@@ -275,9 +300,12 @@ def _score_config(path: Path | None, heatmaps: str | None, overrides: tuple[str,
 
 
 def _exit_for(result: "RunResult", settings: ScoreConfig) -> None:
-    """Leave with 1 when the run does not add up, with 3 when too many images faulted."""
+    """Leave with 1 when the run does not add up, 143 when it was stopped, 3 when too many images faulted."""
     if not result.adds_up:
         raise typer.Exit(FAILED)
+    if result.stopped:
+        typer.echo(f"To go on: {shlex.join(sys.argv)}", err=True)
+        raise typer.Exit(STOPPED)
     finished = result.scored + result.faulted
     if finished and result.faulted / finished > settings.max_fault_share:
         raise typer.Exit(TOO_MANY_FAULTS)
@@ -308,10 +336,17 @@ def _reporting(
     except CxrRayError as error:
         if debug:
             raise
-        _fail(error, FAILED if isinstance(error, StorageError) else WRONG_USAGE)
+        _fail(error, _exit_code(error))
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. {interrupted}", err=True)
         raise typer.Exit(130) from None
+
+
+def _exit_code(error: CxrRayError) -> int:
+    """What was asked for is wrong (2), or it was right and could not be done (1, or 143 when stopped)."""
+    if isinstance(error, StoppedError):
+        return STOPPED
+    return FAILED if isinstance(error, StorageError | LeaseError) else WRONG_USAGE
 
 
 def _fail(error: CxrRayError, code: int) -> NoReturn:

@@ -4,6 +4,8 @@
     ├── ConfigError      a setting, a command line or an output folder cannot be used as given
     ├── ManifestError    the training table is wrong; the message lists every bad row it found
     ├── BundleError      an ensemble bundle is incomplete, inconsistent or made for something else
+    ├── LeaseError       another run is at work on this output, or has taken it over
+    ├── StoppedError          a run was asked to stop before there was anything to account for
     ├── StorageError     a folder or an object store did not answer as needed      (carries a fault)
     └── DecodeError      these bytes cannot become a model input                   (carries a fault)
 
@@ -147,6 +149,14 @@ class ManifestError(CxrRayError):
 
 class BundleError(CxrRayError):
     """An ensemble bundle is incomplete, inconsistent or made for something else."""
+
+
+class LeaseError(CxrRayError):
+    """Another run is at work on this output, or has taken it over."""
+
+
+class StoppedError(CxrRayError):
+    """The run was asked to stop, by SIGTERM, before there was anything to account for."""
 
 
 class _FaultError(CxrRayError):

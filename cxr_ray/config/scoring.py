@@ -39,7 +39,14 @@ class ScoreConfig(Section):
         1.0, ge=0.0, le=1.0, description="Share of faulted images above which the exit code is 3."
     )
     storage_retries: int = Field(4, ge=0, description="Repeated reads of an object after a passing storage error.")
-    progress_every: float = Field(10.0, gt=0.0, description="Seconds between progress lines.")
+    progress_every: float = Field(10.0, gt=0.0, le=30.0, description="Seconds between progress lines.")
+    heartbeat_every: float = Field(5.0, gt=0.0, le=60.0, description="Seconds between heartbeat files in the output.")
+    lease_seconds: float = Field(
+        30.0,
+        ge=3.0,
+        le=600.0,
+        description="Seconds without a sign of life after which a run on another machine is dead.",
+    )
 
 
 class ScanConfig(Section):

@@ -1,14 +1,14 @@
 """One scoring run from start to accounted end: worklist, pipeline, verification, run manifest.
 
 The output folder is the ledger. OUT/scores holds the rows, OUT/worklists what each run had to do, OUT/runs one run
-manifest per finished run, written last.
+manifest per finished run, written last. OUT/lease.json keeps a second run away, OUT/heartbeat.json shows how far it is.
 """
 
 import json
 import platform
 import socket
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,11 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.images.gate import check_codes
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.scoring import pipeline, table
+from cxr_ray.scoring.heartbeat import Heartbeat
 from cxr_ray.scoring.inventory import Worklist, build_worklist
+from cxr_ray.scoring.lease import Lease
+from cxr_ray.scoring.meter import start_meter
+from cxr_ray.scoring.progress import Progress, bottleneck
 from cxr_ray.scoring.table import Contract
 
 Log = Callable[[str], None]
@@ -32,7 +36,10 @@ _ROWS_PER_FILE = (64, 4096)
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run did. listed = already_done + deferred + scored + faulted, or the run failed."""
+    """What a run did. listed = already_done + deferred + scored + faulted, or the run failed.
+
+    `stopped` says that it was asked to stop before its end; what it left is among `deferred`.
+    """
 
     run_id: str
     output: str
@@ -45,6 +52,9 @@ class RunResult:
     left_out: int
     faults: dict[str, int]
     wall_seconds: float
+    bottleneck: str | None = None
+    advice: str | None = None
+    stopped: bool = False
 
     @property
     def adds_up(self) -> bool:
@@ -57,7 +67,7 @@ class RunResult:
 
     def lines(self) -> list[str]:
         """The result for a person."""
-        if self.adds_up and not self.scored + self.faulted:
+        if self.adds_up and not self.scored + self.faulted and not self.deferred:
             return [f"Nothing new: all {self.listed:,} images listed have a row in {self.output} already."]
         faults = ", ".join(f"{code} {count:,}" for code, count in self.faults.items())
         lines = [
@@ -65,8 +75,11 @@ class RunResult:
             f" + {self.already_done:,} done already"
             + (f" + {self.deferred:,} left for later" if self.deferred else ""),
             *([f"Faults: {faults}"] if faults else []),
-            f"Ensemble {self.ensemble_digest}; rows in {self.output}/scores; {self.wall_seconds:.1f} s.",
+            f"Ensemble {self.ensemble_digest}; rows in {self.output}/scores; {self.wall_seconds:.1f} s"
+            + (f", held up by {self.bottleneck} (add {self.advice})." if self.bottleneck else "."),
         ]
+        if self.stopped:
+            lines.append("Stopped on request; the same command does the rest.")
         if not self.adds_up:
             lines.append("The counts do not add up: run the same command again, then `cxr-ray verify`.")
         return lines
@@ -80,66 +93,113 @@ def score(
     config: ScoreConfig,
     limit: int | None = None,
     rescore: bool = False,
+    stop: threading.Event | None = None,
     log: Log,
 ) -> RunResult:
     """Score every image of `inputs` that OUTPUT does not hold yet, one row each. Needs an initialised Ray.
+
+    Once `stop` is set nothing new is begun: what is in flight is finished and written, and the run ends accounted.
 
     Raises:
         BundleError: The ensemble is incomplete or inconsistent.
         ConfigError: There is nothing to list, `output` cannot be written, or it belongs to another ensemble and
             `rescore` is not set.
+        LeaseError: Another run is at work on `output`, or has taken it over from this one.
+        StoppedError: `stop` was set before there was anything to write.
         StorageError: An input cannot be listed, or `output` stops taking what is written.
     """
     clock = time.monotonic()
+    stop = stop or threading.Event()
     check_codes(config.gate)
     started_at = datetime.now(UTC)
+    bundle, output = storage.absolute(bundle), storage.absolute(output)
     # Loaded whole, and its golden image scored, so that a spoilt bundle is one sentence here and not a dead actor.
-    spec = load_ensemble(storage.absolute(bundle)).spec
+    spec = load_ensemble(bundle).spec
     contract = contract_of(spec)
-    output = storage.absolute(output)
-    check_output(output, contract, rescore=rescore)
     storage.check_writable(output)
     run_id = f"{started_at:%Y%m%dT%H%M%S%f}"[:18]
-    work = build_worklist(inputs, output, contract, run_id, exclude=config.exclude, limits=config.limits, limit=limit)
-    log(
+    with (
+        Lease(output, run_id, seconds=config.lease_seconds, log=log) as lease,
+        Heartbeat(
+            output,
+            run_id,
+            lease=lease,
+            every=config.heartbeat_every,
+            say_every=config.progress_every,
+            stop=stop,
+            log=log,
+        ) as heartbeat,
+    ):
+        check_output(output, contract, rescore=rescore)
+        work = build_worklist(
+            inputs, output, contract, run_id, exclude=config.exclude, limits=config.limits, limit=limit
+        )
+        heartbeat.speak(_what_is_listed(work))
+        heartbeat.facts = {"listed": work.listed, "already_done": work.already_done}
+        slots = _run_pipeline(work, spec, config, heartbeat, bundle=bundle)
+        progress = heartbeat.progress
+        narrowest, advice = bottleneck(dict(progress.seconds), slots)
+        result = RunResult(
+            run_id=run_id,
+            output=output,
+            ensemble_digest=spec.digest,
+            listed=work.listed,
+            already_done=work.already_done,
+            deferred=work.deferred + (progress.left if stop.is_set() else 0),
+            scored=progress.scored,
+            faulted=progress.faulted,
+            left_out=work.left_out,
+            faults=dict(progress.faults.most_common()),
+            wall_seconds=round(time.monotonic() - clock, 3),
+            bottleneck=narrowest,
+            advice=advice,
+            stopped=stop.is_set() and progress.left > 0,
+        )
+        manifest = _run_manifest(result, work, spec, config, progress, inputs=inputs, bundle=bundle, start=started_at)
+        storage.put(storage.join(output, "runs", f"{run_id}.json"), json.dumps(manifest, indent=2).encode())
+        heartbeat.state = "stopped" if result.stopped else "finished"
+    return result
+
+
+def _what_is_listed(work: Worklist) -> str:
+    """What a worklist holds, as one line."""
+    return (
         f"{work.listed:,} images listed, {work.already_done:,} done already, {work.todo:,} to score"
         + (f", {work.deferred:,} left for later by --limit" if work.deferred else "")
         + (f"; {work.left_out:,} files left out by their names" if work.left_out else "")
         + "."
     )
-    tally = _Tally(work.todo, log=log, every=config.progress_every)
-    if work.todo:
-        cluster = {name: float(amount) for name, amount in ray.cluster_resources().items()}
-        plan = pipeline.make_plan(config, cluster)
-        log(f"{plan.actors} ensemble actors on {plan.device}, {cluster.get('CPU', 0):g} CPUs.")
-        dataset = pipeline.score_worklist(
-            work.uri,
-            bundle=storage.absolute(bundle),
-            config=config,
-            contract=contract,
-            preprocess=spec.preprocess,
-            output=output,
-            run_id=run_id,
-            rows_per_file=config.rows_per_file or _rows_per_file(work.todo),
-            plan=plan,
-        )
-        pipeline.run_pipeline(dataset, tally.add)
-    result = RunResult(
-        run_id=run_id,
-        output=output,
-        ensemble_digest=spec.digest,
-        listed=work.listed,
-        already_done=work.already_done,
-        deferred=work.deferred,
-        scored=tally.scored,
-        faulted=tally.faulted,
-        left_out=work.left_out,
-        faults=dict(tally.faults.most_common()),
-        wall_seconds=round(time.monotonic() - clock, 3),
+
+
+def _run_pipeline(
+    work: Worklist, spec: EnsembleSpec, config: ScoreConfig, heartbeat: Heartbeat, *, bundle: str
+) -> dict[str, float]:
+    """Score a worklist, and return how many tasks of each stage worked at the same time."""
+    if not work.todo:
+        return {}
+    cluster = {name: float(amount) for name, amount in ray.cluster_resources().items()}
+    plan = pipeline.make_plan(config, cluster)
+    heartbeat.progress.todo = work.todo
+    heartbeat.meter, heartbeat.state = start_meter(), "scoring"
+    heartbeat.speak(f"{plan.actors} ensemble actors on {plan.device}, {cluster.get('CPU', 0):g} CPUs.")
+    dataset = pipeline.score_worklist(
+        [item.uri for item in storage.list_objects(work.uri) if item.uri.endswith(".parquet")],
+        bundle=bundle,
+        config=config,
+        contract=contract_of(spec),
+        preprocess=spec.preprocess,
+        output=heartbeat.output,
+        run_id=heartbeat.run_id,
+        rows_per_file=config.rows_per_file or _rows_per_file(work.todo),
+        plan=plan,
+        meter=heartbeat.meter,
     )
-    manifest = _run_manifest(result, work, spec, config, tally, inputs=inputs, bundle=bundle, started_at=started_at)
-    storage.put(storage.join(output, "runs", f"{run_id}.json"), json.dumps(manifest, indent=2).encode())
-    return result
+    for summary in pipeline.summaries(dataset):
+        heartbeat.check()
+        heartbeat.progress.written(summary)
+    heartbeat.check()
+    heartbeat.speak(heartbeat.progress.line())
+    return plan.slots()
 
 
 def contract_of(spec: EnsembleSpec) -> Contract:
@@ -180,56 +240,22 @@ def _rows_per_file(todo: int) -> int:
     return min(max(todo // 20, low), high)
 
 
-class _Tally:
-    """Counts what the written files hold, and reports rate and time left."""
-
-    def __init__(self, todo: int, *, log: Log, every: float) -> None:
-        self.todo, self.log, self.every = todo, log, every
-        self.scored = self.faulted = self.files = 0
-        self.faults: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
-        self.syntaxes: dict[str, list[float]] = {}
-        self.started = self.spoke = time.monotonic()
-
-    def add(self, summary: dict[str, Any]) -> None:
-        """Count one written file, and say how far the run is."""
-        self.files += 1
-        self.scored += summary["scored"]
-        self.faulted += summary["faulted"]
-        self.faults.update(summary["faults"])
-        self.seconds.update(summary["seconds"])
-        for syntax, (images, seconds) in summary["syntaxes"].items():
-            total = self.syntaxes.setdefault(syntax, [0, 0.0])
-            total[0] += images
-            total[1] += seconds
-        now = time.monotonic()
-        finished = self.scored + self.faulted
-        if now - self.spoke >= self.every or finished == self.todo:
-            self.spoke = now
-            rate = finished / max(now - self.started, 1e-9)
-            left = (self.todo - finished) / max(rate, 1e-9)
-            self.log(
-                f"{finished:,} of {self.todo:,} images ({self.faulted:,} faulted), {rate:.1f} images/s,"
-                f" about {left:.0f} s left"
-            )
-
-
 def _run_manifest(
     result: RunResult,
     work: Worklist,
     spec: EnsembleSpec,
     config: ScoreConfig,
-    tally: _Tally,
+    progress: Progress,
     *,
     inputs: Sequence[str],
     bundle: str,
-    started_at: datetime,
+    start: datetime,
 ) -> dict[str, Any]:
     """Everything an auditor asks about a run, as one JSON object."""
-    stages = {name: round(seconds, 3) for name, seconds in tally.seconds.items()}
+    stages = {name: round(seconds, 3) for name, seconds in progress.seconds.items()}
     return {
         "run_id": result.run_id,
-        "started_at": started_at.isoformat(),
+        "started_at": start.isoformat(),
         "finished_at": datetime.now(UTC).isoformat(),
         "wall_seconds": result.wall_seconds,
         "inputs": [storage.absolute(uri) for uri in inputs],
@@ -240,19 +266,21 @@ def _run_manifest(
         },
         "faults": result.faults,
         "ensemble": {
-            "bundle": storage.absolute(bundle),
+            "bundle": bundle,
             "digest": spec.digest,
             "preprocess_digest": spec.preprocess_digest,
             "findings": spec.findings,
             "members": spec.members,
             "thresholds": spec.thresholds,
         },
-        "files": tally.files,
+        "files": progress.files,
         "cpu_seconds_by_stage": stages,
-        "bottleneck": max(stages, key=lambda name: stages[name]) if stages else None,
+        "bottleneck": result.bottleneck,
+        "advice": result.advice and f"add {result.advice}",
+        "stopped": result.stopped,
         "decode_by_transfer_syntax": {
             syntax: {"images": int(images), "seconds_per_image": round(seconds / images, 5)}
-            for syntax, (images, seconds) in sorted(tally.syntaxes.items())
+            for syntax, (images, seconds) in sorted(progress.syntaxes.items())
         },
         "config": config.model_dump(mode="json"),
         "versions": {"cxr-ray": __version__, "python": platform.python_version()}
