@@ -6,7 +6,7 @@ is too large or no chest film costs no decoding. Knows nothing of storage, archi
 
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ _MAGIC: tuple[tuple[bytes, RasterFormat], ...] = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
 )
+_OPENERS: dict[RasterFormat, Any] = {
+    "png": PngImagePlugin.PngImageFile,
+    "jpeg": JpegImagePlugin.JpegImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+}
 _MIN_IS_WHITE = 0  # TIFF PhotometricInterpretation WhiteIsZero
 
 
@@ -103,7 +108,7 @@ def _read(data: bytes, limits: LimitsConfig, secret: bytes | None) -> Encoded:
     image_format = raster_format(data)
     if image_format is None:
         raise DecodeError(Fault.NOT_AN_IMAGE, "The bytes begin like none of DICOM, PNG, JPEG and TIFF; leave it out.")
-    width, height = upright_size(_open(data, image_format))
+    width, height = upright_size(open_raster(BytesIO(data), image_format))
     return Encoded(
         header=Header(format=image_format, rows=height, columns=width), source=RasterImage(image_format, data)
     )
@@ -124,19 +129,16 @@ def raster_format(data: bytes) -> RasterFormat | None:
     return next((image_format for magic, image_format in _MAGIC if data.startswith(magic)), None)
 
 
-def _open(data: bytes, image_format: RasterFormat) -> Any:
-    """The Pillow image of `data`, its pixels not yet read.
+def open_raster(file: BinaryIO, image_format: RasterFormat) -> Any:
+    """The Pillow image of a seekable file, its pixels not yet read.
 
     The format's own class is called and not Image.open, which warns of "decompression bombs" by a global limit
     below ours; the size is checked against `limits.pixels` instead.
+    Raises DecodeError: CORRUPT, UNSUPPORTED_ENCODING for a layout that Pillow does not know, TOO_LARGE.
     """
     with codec_border(f"Reading the {image_format.upper()} header"):
-        if image_format == "png":
-            return PngImagePlugin.PngImageFile(BytesIO(data))
-        if image_format == "jpeg":
-            return JpegImagePlugin.JpegImageFile(BytesIO(data))
         try:
-            return TiffImagePlugin.TiffImageFile(BytesIO(data))
+            return _OPENERS[image_format](file)
         except SyntaxError as error:
             if "unknown pixel mode" in str(error):
                 raise NotImplementedError from error
@@ -179,7 +181,7 @@ def _upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _decode_raster(raster: RasterImage, *, percentiles: tuple[float, float]) -> tuple[NDArray[np.float32], str]:
     """Pixels (H, W) 0..1 of a PNG, JPEG or TIFF, and what set black and white."""
-    image = _open(raster.data, raster.format)
+    image = open_raster(BytesIO(raster.data), raster.format)
     orientation = _orientation(image)
     with codec_border(f"Decoding the {raster.format.upper()} image"):
         num_frames = getattr(image, "n_frames", 1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cxr_ray.errors import FAULT_MEANINGS, Fault
 from cxr_ray.images.dicom.attributes import name_of_uid
+from cxr_ray.images.dicom.codecs import UNCOMPRESSED
 from cxr_ray.images.dicom.survey import PACKAGES, Survey
 from cxr_ray.scoring.headers import Scanned
 from cxr_ray.storage import is_remote
@@ -28,8 +29,6 @@ _ATTRIBUTES: dict[str, Callable[[Survey], object]] = {
 }
 _PERCENTILES = (5, 50, 95)
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-# The pixel data of these are held to the length that the header announces.
-_UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _SIZE_STEP = 1_000  # pixels: sizes are counted in thousandths of a megapixel
 
 
@@ -96,7 +95,7 @@ class Census:
         self.scored_megapixels[kind] = self.scored_megapixels.get(kind, 0.0) + megapixels
         if (found.samples_per_pixel or 1) > 1 or found.photometric_interpretation not in (None, *_GREY):
             self.unread["colour"] += 1
-        if found.format != "dicom" or found.transfer_syntax_uid not in _UNCOMPRESSED:
+        if found.format != "dicom" or found.transfer_syntax_uid not in UNCOMPRESSED:
             self.unread["codestream"] += 1
 
     def to_dict(self) -> dict[str, Any]:

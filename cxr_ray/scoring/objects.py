@@ -5,23 +5,21 @@ nothing of images.
 """
 
 import io
-import struct
 import zipfile
 import zlib
 from typing import Any
 
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig
-from cxr_ray.errors import DecodeError, Fault, StorageError
-from cxr_ray.images.packed import archives
+from cxr_ray.errors import DecodeError, StorageError
+from cxr_ray.images.packed import archives, zips
 from cxr_ray.images.packed.deflate import RAW, inflated
-from cxr_ray.images.packed.members import bad_archive, check_size, is_archive, split
+from cxr_ray.images.packed.members import bad_archive, is_archive, split
 from cxr_ray.images.packed.zips import ZipMember
 from cxr_ray.storage import ObjectInfo
 
 _CHUNK = 65_536  # deflated bytes that one request fetches
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_LOCAL_HEADER = 30  # bytes of a zip member's header before its name. Source: APPNOTE 4.3.7.
 
 
 class RangedPart(storage.RangedFile):
@@ -58,16 +56,15 @@ class RangedPart(storage.RangedFile):
         return length
 
 
-class InflatedPart(io.RawIOBase):
+class InflatedPart(storage.RangedFile):
     """A deflated member as a seekable file, inflated as far as it is read; what was read is kept."""
 
     refusal: DecodeError | StorageError | None = None
 
     def __init__(self, uri: str, stored: RangedPart, size: int) -> None:
         """Nothing is read yet; `uri` is the member's, `size` the one it declares."""
-        super().__init__()
-        self.uri, self.stored, self.size, self.position = uri, stored, size, 0
-        self.kept = bytearray()
+        super().__init__(uri, size)
+        self.stored, self.kept = stored, bytearray()
         self.pieces = inflated(iter(lambda: stored.read(_CHUNK), b""), wbits=RAW)
 
     @property
@@ -79,24 +76,6 @@ class InflatedPart(io.RawIOBase):
     def requests(self) -> int:
         """How often."""
         return self.stored.requests
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self.position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move within the member; nothing is inflated before it is read."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        self.position = max(0, base + offset)
-        return self.position
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer`. Raises StorageError, and DecodeError: BAD_ARCHIVE."""
@@ -156,14 +135,8 @@ def is_sequential(uri: str) -> bool:
 
 def _in_zip(uri: str, archive: str, member: ZipMember, limits: LimitsConfig) -> RangedPart | InflatedPart:
     """A member of a .zip, stored or deflated. Raises DecodeError."""
-    check_size(uri, member.size, limits)
-    if member.size > limits.expansion_ratio * member.stored_size:
-        detail = f"{uri} inflates to {member.size} bytes, more than limits.expansion_ratio allows; raise it."
-        raise DecodeError(Fault.TOO_LARGE, detail)
-    head = storage.get_range(archive, member.place, _LOCAL_HEADER)
-    if len(head) < _LOCAL_HEADER or not head.startswith(b"PK\x03\x04"):
-        raise bad_archive(uri, "is not where the directory says; transfer the archive again.")
-    start = member.place + _LOCAL_HEADER + sum(struct.unpack_from("<HH", head, 26))
-    stored = RangedPart(archive, start, member.stored_size)
+    zips.check_sizes(uri, member, limits)
+    head = storage.get_range(archive, member.place, zips.LOCAL_HEADER)
+    stored = RangedPart(archive, member.place + zips.data_start(uri, head), member.stored_size)
     stored.bytes_read, stored.requests = len(head), 1
     return stored if member.method == zipfile.ZIP_STORED else InflatedPart(uri, stored, member.size)

@@ -7,24 +7,24 @@ samples mean: that is presentation.py.
 from dataclasses import dataclass
 from typing import Any
 
+import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID
 
+from cxr_ray.config import PreprocessConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images.dicom.attributes import DicomImage, first_frame, name_of_uid, number_of
 from cxr_ray.images.dicom.codestream import Process, checked_stream
 from cxr_ray.images.dicom.reduced import decode_reduced
-from cxr_ray.images.header import PIXEL_DATA_KEYWORDS, codec_border
+from cxr_ray.images.header import PIXEL_DATA_KEYWORDS, Header, codec_border
 
-NATIVE = (
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-)
+UNCOMPRESSED = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+"""Neither pixels nor dataset are compressed, so that the length of a file tells whether it is whole."""
+NATIVE = (*UNCOMPRESSED, uid.DeflatedExplicitVRLittleEndian)
+"""The pixels are not compressed, though the dataset may be."""
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _PROCESSES: dict[str, Process] = {
     uid.JPEGBaseline8Bit: "jpeg_baseline",
@@ -68,20 +68,23 @@ class Samples:
     reduction: int = 0
 
 
-def decode_samples(image: DicomImage, *, reduction: int = 0) -> Samples:
-    """The samples of the only frame, JPEG 2000 halved `reduction` times where its codestream allows it.
+def decode_samples(image: DicomImage, preprocess: PreprocessConfig | None = None) -> Samples:
+    """The samples of the only frame; of JPEG 2000 no more of them than `preprocess`, if any, has a use for.
 
     Raises DecodeError: UNSUPPORTED_ENCODING, CORRUPT.
     """
     syntax, dataset, plugin = image.transfer_syntax, image.dataset, _plugin(image.transfer_syntax)
     options: dict[str, Any] = {}
     if syntax in NATIVE:
-        _check_length(image)
+        present = (keyword for keyword in PIXEL_DATA_KEYWORDS if keyword in dataset)
+        checked_length(dataset, image.header, sum(len(dataset[keyword].value) for keyword in present))
         options["view_only"] = True
     elif syntax != uid.RLELossless:
-        options |= _codestream_options(image)
-    if reduction and (values := decode_reduced(first_frame(dataset), reduction)) is not None:
-        return Samples(values, colour_bits=0, reduction=reduction)
+        frame = first_frame(dataset)
+        options |= _codestream_options(image, frame)
+        if preprocess and (reduced := decode_reduced(image, frame, preprocess)):
+            return Samples(reduced.values, colour_bits=0, reduction=reduced.reduction)
+        del frame  # pydicom assembles its own
     if image.header.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2"):
         options["correct_unused_bits"] = False
     with codec_border("Decoding the pixel data"):
@@ -96,22 +99,23 @@ def decode_samples(image: DicomImage, *, reduction: int = 0) -> Samples:
     return Samples(values, colour_bits=int(properties.get("bits_stored", 0)))
 
 
-def _check_length(image: DicomImage) -> None:
-    """Refuse native pixel data that is longer than its header accounts for by more than a row of padding.
+def checked_length(dataset: pydicom.Dataset, header: Header, length: int) -> float:
+    """The bytes of native pixel data, of which there are `length`, that the header accounts for.
 
-    pydicom refuses what is too short and shows the beginning of what is too long.
+    Pixels of one bit may end within a byte. pydicom refuses what is too short and shows the beginning of what is too
+    long. Raises DecodeError: CORRUPT where more than a row of padding follows.
     """
-    samples, bits = (number_of(image.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
-    row_bytes = (image.header.columns or 0) * samples * bits / 8.0
-    length = sum(len(image.dataset[keyword].value) for keyword in PIXEL_DATA_KEYWORDS if keyword in image.dataset)
-    if length > row_bytes * (image.header.rows or 0) + max(row_bytes, 2.0):
+    samples, bits = (number_of(dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
+    row_bytes = (header.columns or 0) * samples * bits / 8.0
+    wanted = row_bytes * (header.rows or 0)
+    if length > wanted + max(row_bytes, 2.0):
         detail = f"(7FE0,0010) PixelData has {length} bytes, more than Rows, Columns and BitsAllocated account for; "
         raise DecodeError(Fault.CORRUPT, detail + "export the file again.")
+    return wanted
 
 
-def _codestream_options(image: DicomImage) -> dict[str, Any]:
+def _codestream_options(image: DicomImage, frame: bytes) -> dict[str, Any]:
     """What the JPEG or JPEG 2000 codestream says that the header may have wrong; raises CORRUPT if they disagree."""
-    frame = first_frame(image.dataset)
     samples, bits_allocated = (number_of(image.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
     precision = checked_stream(
         frame,

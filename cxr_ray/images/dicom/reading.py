@@ -33,7 +33,6 @@ from cxr_ray.images.dicom.attributes import (
 from cxr_ray.images.dicom.codecs import decode_samples
 from cxr_ray.images.dicom.codestream import jpeg_2000_stream, jpeg_stream
 from cxr_ray.images.dicom.presentation import closed, grey_steps
-from cxr_ray.images.dicom.reduced import reduction_of
 from cxr_ray.images.header import (
     HEADER_KEYWORDS,
     PALETTE_KEYWORDS,
@@ -143,7 +142,7 @@ def decode_dicom(image: DicomImage, preprocess: PreprocessConfig) -> tuple[NDArr
     if num_frames and num_frames[0] > 1:
         detail = f"(0028,0008) NumberOfFrames is {num_frames[0]:.0f}; export the radiograph as a single-frame object."
         raise DecodeError(Fault.MULTIPLE_FRAMES, detail)
-    decoded = decode_samples(image, reduction=reduction_of(image, preprocess))
+    decoded = decode_samples(image, preprocess)
     samples = decoded.values
     if image.header.photometric_interpretation == "PALETTE COLOR":
         check_palette(image.dataset)

@@ -6,12 +6,10 @@ vocabulary, UIDs and numbers leaves. Does not know what is behind the header: wh
 colour or blank.
 """
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pydicom
-from PIL import JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from pydicom import uid
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
@@ -19,15 +17,22 @@ from pydicom.uid import UID
 from cxr_ray.config import GateConfig, LimitsConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images.dicom import hints
-from cxr_ray.images.dicom.attributes import name_of_uid, number_of, numbers_of, optional_numbers_of, text_of, uid_of
-from cxr_ray.images.dicom.codecs import NATIVE
+from cxr_ray.images.dicom.attributes import name_of_uid, numbers_of, optional_numbers_of, text_of, uid_of
+from cxr_ray.images.dicom.codecs import NATIVE, checked_length
 from cxr_ray.images.dicom.reading import is_dicom
 from cxr_ray.images.dicom.vendors import vendor_of
 from cxr_ray.images.dicom.vocabulary import OTHER
 from cxr_ray.images.dicom.walk import Source, Walk, stand_in, walk
 from cxr_ray.images.gate import check_gate
 from cxr_ray.images.header import Header, codec_border
-from cxr_ray.images.radiograph import check_pixels, raster_format, read_header, upright_size
+from cxr_ray.images.radiograph import (
+    RasterFormat,
+    check_pixels,
+    open_raster,
+    raster_format,
+    read_header,
+    upright_size,
+)
 
 PACKAGES: dict[str, str] = {
     uid.JPEGBaseline8Bit: "pillow",
@@ -45,11 +50,6 @@ PACKAGES: dict[str, str] = {
 }
 """What to install for a transfer syntax: packages with a permissive licence only, each the fastest of them."""
 
-_OPENERS: dict[str, Any] = {
-    "png": PngImagePlugin.PngImageFile,
-    "jpeg": JpegImagePlugin.JpegImageFile,
-    "tiff": TiffImagePlugin.TiffImageFile,
-}
 _WITHOUT_PIXELS = (Fault.NO_PIXELS, Fault.STRUCTURED_REPORT, Fault.DICOMDIR, Fault.NOT_AN_IMAGE)
 _BITS_OF_MODE = {"1": 1, "I": 32, "F": 32, "I;16": 16, "I;16B": 16, "I;16L": 16}
 
@@ -195,32 +195,26 @@ def _check_native_length(walked: Walk, header: Header) -> None:
     """Refuse pixel data that are longer than the header accounts for, like codecs.py, or shorter, like pydicom.
 
     pydicom reads what describes the pixels, and refuses a colour encoding that it does not know, before it looks at
-    the length. The half of the colour that
-    YBR_FULL_422 leaves out is not there. Source: PS3.3 C.7.6.3.1.2. Raises DecodeError: CORRUPT, UNSUPPORTED_ENCODING.
+    the length. The half of the colour that YBR_FULL_422 leaves out is not there. Source: PS3.3 C.7.6.3.1.2.
+    Raises DecodeError: CORRUPT, UNSUPPORTED_ENCODING.
     """
-    samples, bits = (number_of(walked.dataset, keyword) for keyword in ("SamplesPerPixel", "BitsAllocated"))
-    row_bytes = (header.columns or 0) * samples * bits / 8.0
-    wanted = float(math.floor(row_bytes * (header.rows or 0)))
     available = walked.pixels.available if walked.pixels else 0
-    is_too_long = available > wanted + max(row_bytes, 2.0)
+    wanted = checked_length(walked.dataset, header, available)
     if header.photometric_interpretation == "YBR_FULL_422":
         wanted = wanted // 3 * 2
-    is_too_short = available < wanted and header.photometric_interpretation not in (None, OTHER)
-    if is_too_short and not is_too_long:
+    if available < wanted and header.photometric_interpretation not in (None, OTHER):
         for keyword in ("BitsStored", "PixelRepresentation", "PlanarConfiguration", "NumberOfFrames"):
             numbers_of(walked.dataset, keyword)
-    if is_too_long or is_too_short:
         raise DecodeError(Fault.CORRUPT, f"The pixel data have {available} bytes, the header speaks of {wanted:.0f}.")
 
 
-def _survey_raster(file: BinaryIO, image_format: str, limits: LimitsConfig, gate: GateConfig) -> Survey:
+def _survey_raster(file: BinaryIO, image_format: RasterFormat, limits: LimitsConfig, gate: GateConfig) -> Survey:
     """A PNG, JPEG or TIFF file, opened but not loaded; a TIFF's directory may lie at its end."""
     found = Survey(image_format)
     try:
-        with codec_border("Reading the header"):
-            image = _opened(file, image_format)
+        image = open_raster(file, image_format)
         columns, rows = upright_size(image)
-        header = Header(format=image_format, rows=rows, columns=columns)  # type: ignore[arg-type]
+        header = Header(format=image_format, rows=rows, columns=columns)
         bits = _BITS_OF_MODE.get(image.mode, 8)
         samples = len(image.getbands())
         found = replace(found, rows=rows, columns=columns, samples_per_pixel=samples, bits_stored=bits)
@@ -232,13 +226,3 @@ def _survey_raster(file: BinaryIO, image_format: str, limits: LimitsConfig, gate
         return replace(found, expected_fault=error.fault)
     fault = Fault.MULTIPLE_FRAMES if num_frames > 1 else None
     return replace(found, num_frames=num_frames, expected_fault=fault)
-
-
-def _opened(file: BinaryIO, image_format: str) -> Any:
-    """The Pillow image of the file; raises NotImplementedError for a layout that Pillow does not know."""
-    try:
-        return _OPENERS[image_format](file)
-    except SyntaxError as error:
-        if "unknown pixel mode" in str(error):
-            raise NotImplementedError from error
-        raise

@@ -23,8 +23,9 @@ from cxr_ray.config import LimitsConfig
 from cxr_ray.errors import DecodeError, Fault
 from cxr_ray.images.packed.members import ENCRYPTED, Member, bad_archive, check_size, join, too_many
 
+LOCAL_HEADER = 30
+"""Bytes before a member's name and extra field."""
 _BUFFER = 64 * 2**10  # the end of the file, where the directory is announced, in one request
-_LOCAL_HEADER = 30  # bytes before its name and extra field
 _SLACK = 1024  # fetched with the header: nearly every name and extra field is shorter
 _OVERHEAD = 1.02  # what does not shrink may grow: bzip2 adds 1 %
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate", zipfile.ZIP_BZIP2: "bzip2"}
@@ -82,7 +83,7 @@ def _check_overlap(uri: str, entries: list[zipfile.ZipInfo], size: int) -> None:
     """
     spans = sorted((entry.header_offset, entry.compress_size) for entry in entries)
     for (start, stored), (following, _) in pairwise([*spans, (size, 0)]):
-        if start < 0 or start + _LOCAL_HEADER + stored > following:
+        if start < 0 or start + LOCAL_HEADER + stored > following:
             raise bad_archive(uri, "has members that overlap or lie outside of it; pack it again.")
 
 
@@ -111,12 +112,7 @@ def read(archive: str, member: ZipMember, *, limits: LimitsConfig, retries: int)
     Raises DecodeError: TOO_LARGE, before anything is fetched; BAD_ARCHIVE for a damaged member. Raises StorageError.
     """
     uri = join(archive, member.name)
-    check_size(uri, member.size, limits)
-    if member.stored_size > _OVERHEAD * limits.object_bytes + _SLACK:
-        check_size(uri, member.stored_size, limits)
-    if member.size > limits.expansion_ratio * member.stored_size:
-        detail = f"{uri} inflates {member.stored_size} bytes to {member.size}, more than limits.expansion_ratio ="
-        raise DecodeError(Fault.TOO_LARGE, f"{detail} {limits.expansion_ratio:g} times; raise it if it is genuine.")
+    check_sizes(uri, member, limits)
     stored = _stored(archive, member, retries)
     try:
         data = _expanded(stored, member)
@@ -127,13 +123,32 @@ def read(archive: str, member: ZipMember, *, limits: LimitsConfig, retries: int)
     return data
 
 
+def check_sizes(uri: str, member: ZipMember, limits: LimitsConfig) -> None:
+    """Refuse a member by what the directory declares. Raises DecodeError: TOO_LARGE."""
+    check_size(uri, member.size, limits)
+    if member.stored_size > _OVERHEAD * limits.object_bytes + _SLACK:
+        check_size(uri, member.stored_size, limits)
+    if member.size > limits.expansion_ratio * member.stored_size:
+        detail = f"{uri} inflates {member.stored_size} bytes to {member.size}, more than limits.expansion_ratio ="
+        raise DecodeError(Fault.TOO_LARGE, f"{detail} {limits.expansion_ratio:g} times; raise it if it is genuine.")
+
+
+def data_start(uri: str, head: bytes | memoryview) -> int:
+    """Where the data of a member begins, counted from its local header, with which `head` begins.
+
+    Raises DecodeError: BAD_ARCHIVE where that is none.
+    """
+    if len(head) < LOCAL_HEADER or bytes(head[:4]) != b"PK\x03\x04":
+        raise bad_archive(uri, "is not where the directory says; transfer the archive again.")
+    start: int = LOCAL_HEADER + sum(struct.unpack_from("<HH", head, 26))
+    return start
+
+
 def _stored(archive: str, member: ZipMember, retries: int) -> memoryview:
     """The member's bytes as they lie in the archive, fetched together with the local header."""
-    length = _LOCAL_HEADER + _SLACK + member.stored_size
+    length = LOCAL_HEADER + _SLACK + member.stored_size
     found = memoryview(storage.get_range(archive, member.place, length, retries=retries))
-    if len(found) < _LOCAL_HEADER or bytes(found[:4]) != b"PK\x03\x04":
-        raise bad_archive(join(archive, member.name), "is not where the directory says; transfer the archive again.")
-    start = _LOCAL_HEADER + sum(struct.unpack_from("<HH", found, 26))
+    start = data_start(join(archive, member.name), found)
     if start + member.stored_size <= len(found):
         return found[start : start + member.stored_size]
     return memoryview(storage.get_range(archive, member.place + start, member.stored_size, retries=retries))
