@@ -35,10 +35,6 @@ from cxr_ray.scoring.table import FAULTED, SCORED, Contract
 PATIENT_KEY = "CXR_RAY_PATIENT_KEY"  # environment variable with the secret of the patient hash
 
 
-_TASK_FAILURES = 10  # times that Ray repeats a task whose process or node died; the default, 3, is few on spot nodes
-_ACTOR_FAILURES = 50  # the same for an ensemble actor, which lives as long as the run
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the pipeline sits on the cluster: numbers of actors, CPUs and GPUs of each kind of work, and its slots."""
@@ -123,7 +119,6 @@ def score_worklist(
             batch_format="pyarrow",
             fn_kwargs=told,
             num_cpus=plan.task_cpus,
-            max_retries=_TASK_FAILURES,
         )
         .repartition(target_num_rows_per_block=config.images_per_task)
         .map_batches(
@@ -132,7 +127,6 @@ def score_worklist(
             batch_format="pyarrow",
             fn_kwargs={**told, "preprocess_config": preprocess.model_dump(), "tasks": plan.tasks},
             num_cpus=plan.task_cpus,
-            max_retries=_TASK_FAILURES,
         )
         .map_batches(
             EnsembleActor,
@@ -142,7 +136,6 @@ def score_worklist(
             compute=ray.data.ActorPoolStrategy(size=plan.actors),
             num_cpus=plan.actor_cpus,
             num_gpus=plan.actor_gpus,
-            max_restarts=_ACTOR_FAILURES,
         )
         .map_batches(
             write_rows,
@@ -150,7 +143,6 @@ def score_worklist(
             batch_format="pyarrow",
             fn_kwargs={**shared, "config": settings, "output": output},
             num_cpus=plan.task_cpus,
-            max_retries=_TASK_FAILURES,
         )
     )
 
