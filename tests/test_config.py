@@ -57,6 +57,12 @@ def test_load_yaml_absent_or_broken_file_is_named(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="is not YAML"):
         load_yaml(TrainConfig, tmp_path / "broken.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load_yaml(TrainConfig, tmp_path / "latin.yaml")
+    (tmp_path / "date.yaml").write_text("a: 2026-99-99")
+    with pytest.raises(ConfigError, match="is not YAML: month must be in"):
+        load_yaml(TrainConfig, tmp_path / "date.yaml")
 
 
 def test_configurations_in_the_repository_are_valid():

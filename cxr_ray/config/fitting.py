@@ -26,7 +26,9 @@ class MemberConfig(Section):
     pooling: Literal["avg", "max", "avgmax", "catavgmax"] = Field(
         "avg", description="Global pooling, where the backbone offers a choice; max favours small findings."
     )
-    drop_rate: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the classifier.")
+    drop_rate: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Dropout before the outputs: behind the hidden layer, where there is one."
+    )
     head_hidden: int | None = Field(
         None, ge=1, description="Width of a hidden ReLU layer before the outputs (the paper: 512); None: linear head."
     )
@@ -71,7 +73,9 @@ class LossConfig(Section):
     gamma_negative: float = Field(4.0, ge=0.0, description="Focusing exponent of negatives of asymmetric.")
     clip: float = Field(0.05, ge=0.0, lt=1.0, description="Probability that asymmetric takes off negatives.")
     max_margin: float = Field(0.5, ge=0.0, description="Largest margin of ldam, for the rarest finding.")
-    scale: float = Field(30.0, gt=0.0, description="Factor on ldam's logits.")
+    scale: float = Field(
+        30.0, gt=0.0, description="Factor of ldam on the outputs, which the last layer takes over after training."
+    )
     map_alpha: float = Field(0.1, ge=0.0, description="Least weight of distribution_balanced; 1 more is the largest.")
     map_beta: float = Field(10.0, gt=0.0, description="Steepness of distribution_balanced's map to weights.")
     map_mu: float = Field(0.2, ge=0.0, description="Middle of distribution_balanced's map to weights.")

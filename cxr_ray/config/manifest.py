@@ -14,8 +14,11 @@ Uncertain = Literal["ignore", "zeros", "ones"]
 
 # Which settings belong to which data sets; for any other they are a mistake worth a sentence.
 _BELONGS: dict[str, tuple[Source, ...]] = {
+    "uri_column": ("csv",),
+    "patient_column": ("csv",),
     "part_column": ("csv",),
     "label_column": ("csv",),
+    "label_separator": ("csv",),
     "sex_column": ("csv",),
     "age_column": ("csv",),
     "view_column": ("csv",),
@@ -28,6 +31,19 @@ _BELONGS: dict[str, tuple[Source, ...]] = {
     "split_path": ("mimic",),
     "boxes_path": ("nih14", "vindr"),
     "test_boxes_path": ("vindr",),
+    "uncertain": ("csv", "chexpert", "mimic"),
+    "uncertain_findings": ("csv", "chexpert", "mimic"),
+    "unmentioned": ("chexpert", "mimic"),
+    "consensus": ("vindr",),
+    "views": ("csv", "padchest", "nih14", "chexpert", "mimic"),
+}
+
+
+# Which have no effect where another one is set.
+_INSTEAD = {
+    "uri_column": "layout",
+    "uncertain": "label_column",
+    "uncertain_findings": "label_column",
 }
 
 
@@ -115,18 +131,20 @@ class ManifestConfig(Section):
             raise ValueError(f"findings are named twice: {', '.join(repeated)}")
         if abs(sum(self.shares) - 1.0) > 1e-6 or min(self.shares) < 0.0 or min(self.shares[:2]) == 0.0:
             raise ValueError(f"shares must be positive for train and validation and add up to 1, not {self.shares}")
-        strangers = sorted(set(self.uncertain_findings) - set(self.findings)) if self.findings else []
-        if strangers:
-            raise ValueError(f"uncertain_findings names no finding of the run: {', '.join(strangers)}")
         return self
 
     @model_validator(mode="after")
     def _belongs(self) -> Self:
         for name, sources in _BELONGS.items():
-            if getattr(self, name) is not None and self.source not in sources:
+            if self._is_set(name) and self.source not in sources:
                 raise ValueError(
                     f"{name} belongs to the source {' or '.join(sources)}, not to {self.source}; remove it"
                 )
+        for name, other in _INSTEAD.items():
+            if self._is_set(name) and self._is_set(other):
+                raise ValueError(f"{name} has no effect beside {other}; remove one of them")
+        if self.source == "csv" and self._is_set("label_separator") and self.label_column is None:
+            raise ValueError("label_separator needs label_column, the column with the lists")
         if self.source == "mimic" and self.metadata_path is None:
             raise ValueError("the source mimic needs metadata_path, the table mimic-cxr-2.0.0-metadata.csv.gz")
         if (self.train_list is None) != (self.test_list is None):
@@ -136,3 +154,7 @@ class ManifestConfig(Section):
         if self.layout is not None and "{" not in self.layout:
             raise ValueError(f"layout must name a column in braces, e.g. '{{ImageID}}', not {self.layout!r}")
         return self
+
+    def _is_set(self, name: str) -> bool:
+        """Whether a setting differs from its default."""
+        return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))

@@ -41,15 +41,22 @@ def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> 
 
 def load_yaml(section: type[AnySection], path: Path, *, overrides: tuple[str, ...] = ()) -> AnySection:
     """Read `path` as `section`, then apply `key.sub=value` overrides (values are YAML). Raises ConfigError."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}); check the path.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"The configuration {path} must be a mapping of sections, not {type(values).__name__}.")
     return parse(section, overridden(values, overrides), source=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises ConfigError."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read ({error.strerror}); check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The configuration {path} is not UTF-8 text; save it as such.") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-99-99 is a ValueError
+        raise ConfigError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def overridden(values: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -19,7 +19,17 @@ from cxr_ray.images.packed import members
 from cxr_ray.labels.findings import check_findings
 from cxr_ray.labels.sources import read_source
 from cxr_ray.labels.split import PARTS, complete_parts
-from cxr_ray.labels.tables import METADATA, Labelled, describe, labels_of, listed, read_table, refuse, text
+from cxr_ray.labels.tables import (
+    METADATA,
+    Labelled,
+    describe,
+    folder_of,
+    labels_of,
+    listed,
+    read_table,
+    refuse,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,7 @@ class Manifest:
     `frame` has the columns uri, patient_id, part, one float per finding (1, 0, NaN), and those of sex, age (years),
     view and manufacturer that the data set states. `boxes` has uri, finding, x, y, width and height in pixels of the
     published image, or is None. `notes` say what each filter left. The digest is of images, patients, parts and labels.
+    Where `patients_known` is False, each image counts as a patient.
     """
 
     frame: pd.DataFrame
@@ -36,6 +47,7 @@ class Manifest:
     digest: str
     boxes: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    patients_known: bool = True
 
     def counts(self) -> pd.DataFrame:
         """Images and positives of each finding per part: rows are parts, columns `images` and the findings."""
@@ -52,7 +64,7 @@ def read_manifest(config: ManifestConfig, *, seed: int) -> Manifest:
     """
     labelled = read_source(config)
     findings = check_findings(labelled.findings)
-    root = config.image_root or str(Path(config.path).parent)
+    root = config.image_root or folder_of(config.path)
     frame = labelled.frame
     frame = frame.assign(uri=[storage.absolute(storage.join(root, name)) for name in frame["path"]])
     refuse(config.path, [*labelled.problems, *_row_problems(frame)])
@@ -61,7 +73,14 @@ def read_manifest(config: ManifestConfig, *, seed: int) -> Manifest:
     refuse(config.path, _part_problems(frame, findings, config))
     core = frame[["uri", "patient_id", "part", *findings]]
     stated = frame[[name for name in METADATA if name in frame]]
-    return Manifest(pd.concat([core, stated], axis=1), findings, _digest(core), _boxes(labelled, frame), labelled.notes)
+    return Manifest(
+        pd.concat([core, stated], axis=1),
+        findings,
+        _digest(core),
+        boxes=_boxes(labelled, frame),
+        notes=labelled.notes,
+        patients_known=labelled.patients_known,
+    )
 
 
 def read_truth(
@@ -77,7 +96,7 @@ def read_truth(
     if uri_column not in table.columns or not known:
         wanted = uri_column if uri_column not in table.columns else "any of the findings " + ", ".join(findings)
         raise ManifestError(f"The table {path} has no column {wanted}; it has {', '.join(map(str, table.columns))}.")
-    root = image_root or str(Path(path).parent)
+    root = image_root or folder_of(path)
     problems: list[str] = []
     truth = pd.DataFrame({finding: labels_of(table[finding], finding, problems) for finding in known})
     if problems:

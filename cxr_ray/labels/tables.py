@@ -8,6 +8,7 @@ import re
 import string
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from cxr_ray.labels.findings import ABSENT, NOT_STATED, PRESENT
 
 SHOWN = 5  # bad rows named per kind of problem; the rest is counted
 METADATA = ("sex", "age", "view", "manufacturer")
+RESERVED = ("uri", "name", "line", "path", "patient_id", "part", "images", *METADATA)
 BOX = ("finding", "x", "y", "width", "height")
 
 _UNCERTAIN: dict[Uncertain, float] = {"ignore": NOT_STATED, "zeros": ABSENT, "ones": PRESENT}
@@ -34,7 +36,8 @@ class Labelled:
     (train, validation, test, or None throughout), those of sex, age, view and manufacturer that the data set states,
     and one float per finding (1, 0, NaN). `boxes` has the columns name, finding, x, y, width, height, in pixels of the
     published image, x and y being the upper left corner. `notes` say what each filter left, `problems` which labels
-    cannot be used: a sentence each, so that the manifest reports them together with its own.
+    cannot be used: a sentence each, so that the manifest reports them together with its own. `patients_known` is False
+    where the data set names no patients, and each image stands for one.
     """
 
     frame: pd.DataFrame
@@ -42,6 +45,7 @@ class Labelled:
     boxes: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    patients_known: bool = True
 
 
 def read_table(path: str) -> pd.DataFrame:
@@ -109,15 +113,21 @@ def labels_of(
     """Labels 1, 0 or NaN of a column, -1 by the policy; what is none of these is added to `problems`."""
     values = text(column)
     blank = (values == "").to_numpy(bool)
-    numbers = pd.to_numeric(values.where(~blank), errors="coerce").to_numpy(np.float32, na_value=np.nan)
+    numbers = numbers_of(values).to_numpy()
     allowed, accepted = ((0, 1), "1, 0 or blank") if uncertain is None else ((-1, 0, 1), "1, 0, -1 or blank")
     wrong = ~blank & ~np.isin(numbers, allowed)
     problems += describe(wrong, column, repr, f"column {finding} must be {accepted}, but holds")
     if uncertain is None:
         remedy = f"say with manifest.uncertain (ignore, zeros or ones) what -1 in {finding} means;"
         problems += [remedy] if (numbers == -1).any() else []
-        return numbers
-    return np.where(numbers == -1, np.float32(_UNCERTAIN[uncertain]), numbers)
+        return np.where(wrong, np.nan, numbers).astype(np.float32)
+    return np.where(wrong, np.nan, np.where(numbers == -1, _UNCERTAIN[uncertain], numbers)).astype(np.float32)
+
+
+def numbers_of(column: "pd.Series[str]") -> "pd.Series[float]":
+    """The values as float64; NaN where one is blank, no number, or too large to be one."""
+    numbers = pd.to_numeric(text(column), errors="coerce").astype(np.float64)
+    return numbers.where(np.isfinite(numbers))
 
 
 def label_lists(lists: "pd.Series[list[str]]", findings: Sequence[str]) -> pd.DataFrame:
@@ -165,12 +175,30 @@ def refuse(path: str, problems: Sequence[str]) -> None:
 
 def image_paths(table: pd.DataFrame, layout: str, path: str) -> "pd.Series[str]":
     """Path of each image: the layout with columns of the table in braces, such as `{ImageDir}/{ImageID}`."""
-    pieces = [(literal, field) for literal, field, _, _ in string.Formatter().parse(layout)]
-    require(table, [field for _, field in pieces if field is not None], path)
+    try:
+        pieces = list(string.Formatter().parse(layout))
+    except ValueError as error:
+        raise _wrong_layout(layout, str(error).lower(), table, path) from error
+    if any(form or conversion for _, _, form, conversion in pieces):
+        raise _wrong_layout(layout, "there is more than a name in braces", table, path)
+    require(table, [field for _, field, _, _ in pieces if field is not None], path)
     result = pd.Series("", index=table.index, dtype=str)
-    for literal, field in pieces:
+    for literal, field, _, _ in pieces:
         result = result + literal if field is None else result + literal + text(table[field])
     return result
+
+
+def _wrong_layout(layout: str, why: str, table: pd.DataFrame, path: str) -> ManifestError:
+    """The error of a layout that cannot be read."""
+    columns = ", ".join(map(str, table.columns))
+    return ManifestError(
+        f"manifest.layout {layout!r} cannot be read ({why}); name columns in braces, those of {path} are {columns}."
+    )
+
+
+def folder_of(path: str) -> str:
+    """The folder of a table, local or s3://, in which its relative images lie."""
+    return path.rpartition("/")[0] if storage.is_remote(path) else str(Path(path).parent)
 
 
 def lines_of(table: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -186,6 +214,6 @@ def sexes(column: "pd.Series[str]") -> "pd.Series[str]":
 
 def ages(column: "pd.Series[str]") -> "pd.Series[float]":
     """Years from `58`, `58.0` or DICOM's `058Y`, `009M`; NaN when blank, unreadable, or not in 0..120."""
-    parts = text(column).str.extract(re.compile(r"^(?P<number>\d+(?:\.\d+)?)(?P<unit>[YMWD]?)$"))
+    parts = text(column).str.extract(re.compile(r"^(?P<number>\d{1,4}(?:\.\d{1,9})?)(?P<unit>[YMWD]?)$"))
     years = pd.to_numeric(parts["number"]) / parts["unit"].map(_AGE_UNITS).fillna(1.0)
     return years.where(years.between(0, 120))

@@ -14,6 +14,10 @@ from torch import Tensor
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
+# Of a probability to 0 and to 1. In float32 a confident network comes as near, and its ranking has to stay.
+_NEAREST = 1e-12
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Platt scaling of each finding: calibrated = sigmoid(slope * logit(probability) + intercept)."""
@@ -28,16 +32,18 @@ class Calibration:
 
     def apply(self, probabilities: Tensor) -> Tensor:
         """Calibrated probabilities (..., F) of raw ones; monotone in each finding, so rankings stay."""
-        slopes = torch.tensor(self.slopes, dtype=probabilities.dtype, device=probabilities.device)
-        intercepts = torch.tensor(self.intercepts, dtype=probabilities.dtype, device=probabilities.device)
-        return torch.sigmoid(torch.logit(probabilities, eps=1e-6) * slopes + intercepts)
+        slopes = torch.tensor(self.slopes, dtype=torch.float64, device=probabilities.device)
+        intercepts = torch.tensor(self.intercepts, dtype=torch.float64, device=probabilities.device)
+        logits = torch.logit(probabilities.double(), eps=_NEAREST)
+        return torch.sigmoid(logits * slopes + intercepts).to(probabilities.dtype)
 
 
 def fit_platt(probabilities: Array, labels: Array) -> Calibration:
     """Platt scaling per finding of probabilities (N, F) against labels (N, F).
 
-    A finding with fewer than two positives or two negatives, or whose slope would not be positive, keeps its raw
-    probability: a fit to nothing would be worse than none, and a negative slope would turn the ranking round.
+    A finding with fewer than two positives or two negatives, with one probability for all images, or whose slope would
+    not be positive, keeps its raw probability: a fit to nothing would be worse than none, and a negative slope would
+    turn the ranking round.
 
     Source: Platt 1999, Probabilistic outputs for support vector machines.
     """
@@ -51,11 +57,15 @@ def _fit_one(probabilities: Array, labels: Array) -> tuple[float, float]:
     truth = labels[stated]
     if min(truth.sum(), (1 - truth).sum()) < 2:
         return 1.0, 0.0
-    inside = np.clip(probabilities[stated], 1e-6, 1 - 1e-6)
-    logits = np.log(inside / (1 - inside))[:, None]
-    model = LogisticRegression(C=10.0).fit(logits, truth)
-    slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
-    return (slope, intercept) if slope > 0 else (1.0, 0.0)
+    inside = np.clip(probabilities[stated], _NEAREST, 1 - _NEAREST)
+    logits = np.log(inside / (1 - inside))
+    if np.ptp(logits) == 0.0:
+        return 1.0, 0.0
+    centre, width = float(logits.mean()), float(logits.std())
+    # In units of their own width: the optimiser and its penalty would else depend on how large the logits are.
+    model = LogisticRegression(C=10.0).fit(((logits - centre) / width)[:, None], truth)
+    slope = float(model.coef_[0, 0]) / width
+    return (slope, float(model.intercept_[0]) - slope * centre) if slope > 0 else (1.0, 0.0)
 
 
 def fit_thresholds(probabilities: Array, labels: Array) -> tuple[float, ...]:

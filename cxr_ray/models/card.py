@@ -8,7 +8,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cxr_ray import __version__
+from cxr_ray.config import Combination
 from cxr_ray.models.ensemble import EnsembleSpec
+
+_FITTED = "validation"  # the part by which epochs, thresholds and calibration were chosen
+_OPTIMISTIC = (
+    "The best epoch of each member, the thresholds and any calibration were chosen by this part: all figures here are"
+    " optimistic, F1 and calibration errors most. Only a test part says what to expect."
+)
+_VOTED_RANKS = (
+    "AUROC and average precision are of the combined votes, which take few values: they do not compare with those of"
+    " probabilities."
+)
+_VOTES = "A member votes for a finding at or above its own threshold, that of its highest F1 on the validation part."
+# What the value and the threshold of a finding are under each rule of `ensemble.combine_probabilities`.
+_MEANINGS: Mapping[Combination, str] = {
+    "mean": (
+        "The probability of a finding is the mean of the members' (CTP), by Platt scaling, sigmoid(slope * logit +"
+        " intercept), calibrated to the prevalence of the validation part. It counts as present at or above its"
+        " threshold, that of the highest F1 there."
+    ),
+    "vote": (
+        f"The value of a finding is the share of the members that vote for it (PTC-lw): no probability, and not"
+        f" calibrated. {_VOTES} It counts as present when half of the members or more vote for it."
+    ),
+    "mode": (
+        f"The value of a finding is 1 when it is in the set of findings that most members agree on, else 0 (PTC-mode):"
+        f" no probability, and not calibrated. {_VOTES}"
+    ),
+}
 
 Interval = tuple[float, float, float]  # value, and the lower and upper bound of its 95 % interval; NaN undefined
 
@@ -31,7 +59,7 @@ class PartResult:
 
     part: str
     images: int
-    patients: int
+    patients: int | None  # None: the data set names none, and each image counts as one
     findings: tuple[FindingResult, ...]
     macro: FindingResult
     error_before: tuple[float, ...]  # expected calibration error per finding, before and after calibration
@@ -43,12 +71,14 @@ class CardFacts:
     """What a card says beside the ensemble itself: the data, the loss and the measurements."""
 
     images: Mapping[str, int] = field(default_factory=dict)  # per part
-    patients: Mapping[str, int] = field(default_factory=dict)
+    patients: Mapping[str, int] = field(default_factory=dict)  # empty: the data set names none
+    unreadable: int = 0  # images of the table that are in no part, because they could not be read
     positives: Mapping[str, Sequence[int]] = field(default_factory=dict)  # per part, one number per finding
-    loss: str = "not recorded"
-    weights: Sequence[float] = ()  # of the positives of each finding
+    fitting: Sequence[str] = ("Not recorded.",)  # how the members were fitted, a paragraph per stage
+    weights: Sequence[float] = ()  # of the positives of each finding in the loss; none where it has no fixed ones
     results: Sequence[PartResult] = ()
     population: str = "not recorded"
+    views: Sequence[str] | None = None  # that were learnt, as the table spells them; empty: all; None: not recorded
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,27 +113,38 @@ def _intended_use(spec: EnsembleSpec, facts: CardFacts) -> str:
   care of a patient, not for triage, not in place of a reader; no regulatory body has seen it.
 - Population: {facts.population}. For other hospitals, devices, ages and prevalences the figures below do not hold
   until they are measured there.
-- Views: frontal films, PA and AP, of the chest. The gate of `cxr-ray score` refuses lateral views, other body parts and
-  modalities, text pages, blank and too small images; what it refuses gets a row with a fault and no score.
+- Views: {_views(facts)} The gate of `cxr-ray score` lets PA, AP and other frontal films of the chest pass, learnt or
+  not, unless its settings say else. It refuses lateral views, other body parts and modalities, text pages, blank and
+  too small images; what it refuses gets a row with a fault and no score.
 - The labels are as good as their source: labels read from reports by machine are wrong in places, and so are the
   figures here. A finding that is not in the list below is not looked for.
-- A probability is calibrated to the prevalence of the validation part, and a threshold is the highest F1 there.
+- {_MEANINGS[spec.combination]}
 - Heat maps (Grad-CAM) show what moved the score, on at most {spec.grid} x {spec.grid} cells; no segmentation."""
 
 
 def _data(spec: EnsembleSpec, facts: CardFacts) -> str:
     """Images and positives per part, and the weight of each finding."""
     parts = list(facts.images)
+    counted = {part: f"{facts.patients[part]:,}" if facts.patients else "unknown" for part in parts}
+    left_out = f" {facts.unreadable:,} more could not, and are left out." if facts.unreadable else ""
     weights = facts.weights or (math.nan,) * len(spec.findings)
     rows = [
         ("**images**", *(f"{facts.images[part]:,}" for part in parts), ""),
-        ("**patients**", *(f"{facts.patients[part]:,}" if part in facts.patients else "-" for part in parts), ""),
+        ("**patients**", *counted.values(), ""),
     ]
     for number, (finding, weight) in enumerate(zip(spec.findings, weights, strict=True)):
         counts = (f"{facts.positives[part][number]:,}" for part in parts)
         rows.append((finding, *counts, _number(weight, 2)))
     table = _table(("positives of", *parts, "weight"), rows)
-    return f"## Data\n\nLoss: {facts.loss}. The weight is that of a finding's positives in it.\n\n{table}"
+    return "\n\n".join(
+        [
+            "## Data and fitting",
+            f"Counted are the images that could be read.{left_out}",
+            *facts.fitting,
+            "The weight is that of a finding's positives in the loss; a dash: it has no fixed ones.",
+            table,
+        ]
+    )
 
 
 def _result(result: PartResult, spec: EnsembleSpec) -> str:
@@ -117,44 +158,52 @@ def _result(result: PartResult, spec: EnsembleSpec) -> str:
         for row in (*result.findings, result.macro)
     ]
     table = _table(("finding", "positives", "AUROC", "average precision", "F1 at threshold"), rows)
-    fitted = " Thresholds and calibration were fitted to it, so F1 is somewhat too good." if _fitted(result) else ""
+    known = result.patients is not None
+    size = f"{result.images:,} images" + (f" of {result.patients:,} patients" if known else " (patients unknown)")
+    votes = "" if spec.combination == "mean" else f"\n\n{_VOTED_RANKS}"
     return f"""## Results on the {result.part} part
 
-{result.images:,} images of {result.patients:,} patients.{fitted}
+{size}.{f" {_OPTIMISTIC}" if result.part == _FITTED else ""}{votes}
 
-In brackets: 95 % intervals from 1,000 draws of patients with replacement. A dash is undefined: the stated labels hold
-one class only, or, for an interval, more than half of the draws do; the mean is over the findings that are defined.
+In brackets: 95 % intervals from 1,000 draws of {"patients" if known else "images"} with replacement. A dash is
+undefined: the stated labels hold one class only, or, for an interval, more than half of the draws do; the mean is over
+the findings that are defined.
 
 {table}"""
 
 
-def _fitted(result: PartResult) -> bool:
-    """Whether thresholds and calibration were set by this part."""
-    return result.part == "validation"
+def _views(facts: CardFacts) -> str:
+    """Which views were learnt."""
+    if facts.views is None:
+        return "those that were learnt are not recorded."
+    return f"learnt from {' and '.join(facts.views)} only." if facts.views else "learnt from all that the table has."
 
 
 def _thresholds(spec: EnsembleSpec, facts: CardFacts) -> str:
     """Thresholds, the calibration, and its error before and after, on the last part that was measured."""
     last = facts.results[-1] if facts.results else None
     unknown = (math.nan,) * len(spec.findings)
-    columns = zip(
-        spec.findings,
-        spec.thresholds,
-        spec.calibration.slopes,
-        spec.calibration.intercepts,
-        last.error_before if last else unknown,
-        last.error_after if last else unknown,
-        strict=True,
-    )
-    rows = [(name, *(_number(value, 3) for value in values)) for name, *values in columns]
-    head = ("finding", "threshold", "slope", "intercept", "ECE before", "ECE after")
+    before, after = (last.error_before, last.error_after) if last else (unknown, unknown)
+    columns: dict[str, Sequence[float]] = {"threshold": spec.thresholds}
+    if spec.combination == "mean":
+        columns |= {"slope": spec.calibration.slopes, "intercept": spec.calibration.intercepts}
+        columns |= {"ECE before": before, "ECE after": after}
+    else:
+        columns |= {f"threshold of {name}": row for name, row in zip(spec.members, spec.member_thresholds, strict=True)}
+        columns |= {"ECE": after}
+    rows = [
+        (name, *(_number(column[number], 3) for column in columns.values()))
+        for number, name in enumerate(spec.findings)
+    ]
     part = f" on the {last.part} part" if last else ""
+    fitted = ", to which all this was fitted: it is too small" if last and last.part == _FITTED else ""
     return f"""## Thresholds and calibration
 
-A finding counts as present at or above its threshold, the highest F1 of the validation part. Calibration is Platt
-scaling, sigmoid(slope * logit + intercept). ECE{part} is the expected calibration error in ten bins of equal count.
+{_MEANINGS[spec.combination]}
 
-{_table(head, rows)}"""
+ECE{part}{fitted}: the expected calibration error in ten bins of equal count.
+
+{_table(("finding", *columns), rows)}"""
 
 
 def _origin(spec: EnsembleSpec, facts: CardFacts) -> str:

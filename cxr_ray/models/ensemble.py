@@ -19,7 +19,7 @@ from cxr_ray.errors import BundleError, ConfigError, StorageError
 from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.models import agreement, heatmaps
 from cxr_ray.models.calibration import Calibration
-from cxr_ray.models.member import Member, MemberSpec, load, load_spec
+from cxr_ray.models.member import Member, MemberSpec, load, load_spec, load_weights
 
 GOLDEN_TOLERANCE = 1e-3  # of a probability; float32 on another device or thread count differs by about 1e-6
 HeatmapMethod = Literal["gradcam", "gradcam++", "layercam", "eigencam"]
@@ -174,27 +174,30 @@ def load_ensemble(bundle: str, *, device: str = "cpu") -> Ensemble:
     Raises:
         BundleError: Something is missing, edited, inconsistent, or scores differently here.
     """
-    spec = load_ensemble_spec(bundle)
-    members = []
-    for name, digest in zip(spec.members, spec.weights, strict=True):
-        member, member_spec = load(storage.join(bundle, "members", name))
-        _check_member(spec, member_spec, digest)
-        members.append(member.to(device))
-    ensemble = Ensemble(spec, tuple(members), torch.device(device))
+    spec, members = _read_specs(bundle)
+    folders = (storage.join(bundle, "members", name) for name in spec.members)
+    networks = tuple(load_weights(*pair).to(device) for pair in zip(folders, members, strict=True))
+    ensemble = Ensemble(spec, networks, torch.device(device))
     _check_golden(ensemble, bundle)
     return ensemble
 
 
 def load_ensemble_spec(bundle: str) -> EnsembleSpec:
-    """The checked spec of a bundle and of its members, without weights. Raises BundleError."""
+    """The spec of a bundle, checked against those of its members, without weights. Raises BundleError."""
+    return _read_specs(bundle)[0]
+
+
+def _read_specs(bundle: str) -> tuple[EnsembleSpec, list[MemberSpec]]:
+    """The spec of a bundle, and those of its members, which must fit it. Raises BundleError."""
     source = storage.join(bundle, "ensemble.json")
     try:
         spec = EnsembleSpec.from_json(storage.get(source), source=source)
     except StorageError as error:
         raise BundleError(f"{bundle} is no ensemble bundle: {error.detail}") from error
-    for name, digest in zip(spec.members, spec.weights, strict=True):
-        _check_member(spec, load_spec(storage.join(bundle, "members", name)), digest)
-    return spec
+    members = [load_spec(storage.join(bundle, "members", name)) for name in spec.members]
+    for member, digest in zip(members, spec.weights, strict=True):
+        _check_member(spec, member, digest)
+    return spec, members
 
 
 def _check_member(spec: EnsembleSpec, member: MemberSpec, digest: str) -> None:

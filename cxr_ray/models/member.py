@@ -142,6 +142,15 @@ def save(folder: str, member: Member, spec: MemberSpec) -> MemberSpec:
     return final
 
 
+def scale_outputs(member: Member, factor: float) -> None:
+    """Multiply the last layer in place, so that the logits become `factor` times what they were; 1 changes nothing."""
+    backbone: Any = member.backbone
+    *_, last = (layer for layer in backbone.get_classifier().modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.mul_(factor)
+
+
 def encode_weights(state: Mapping[str, Tensor]) -> bytes:
     """A state dictionary as safetensors, which takes only contiguous tensors (channels_last is none)."""
     return save_tensors({name: tensor.contiguous() for name, tensor in state.items()})
@@ -161,6 +170,11 @@ def load_spec(folder: str) -> MemberSpec:
 def load(folder: str) -> tuple[Member, MemberSpec]:
     """A saved member in evaluation mode, without gradients on its weights. Raises BundleError."""
     spec = load_spec(folder)
+    return load_weights(folder, spec), spec
+
+
+def load_weights(folder: str, spec: MemberSpec) -> Member:
+    """The saved member of a spec in evaluation mode, without gradients on its weights. Raises BundleError."""
     try:
         weights = storage.get(storage.join(folder, "model.safetensors"))
     except StorageError as error:
@@ -169,7 +183,7 @@ def load(folder: str) -> tuple[Member, MemberSpec]:
         raise BundleError(f"{folder}/model.safetensors differs from the weights member.json names; copy it again.")
     member = rebuild(spec)
     member.backbone.load_state_dict(load_tensors(weights))
-    return member.requires_grad_(False), spec
+    return member.requires_grad_(False)
 
 
 def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
@@ -191,7 +205,8 @@ def _build(config: MemberConfig, *, num_findings: int) -> nn.Module:
             pretrained=config.pretrained,
             in_chans=1,
             num_classes=num_findings,
-            drop_rate=config.drop_rate,
+            # With a hidden layer its dropout lies behind that one, and nowhere else.
+            drop_rate=0.0 if config.head_hidden else config.drop_rate,
             **options,
         )
     except (TypeError, AssertionError, NotImplementedError) as error:

@@ -17,13 +17,14 @@ from safetensors.torch import load as load_tensors
 from cxr_ray import storage
 from cxr_ray.config import TrainConfig
 from cxr_ray.labels.manifest import Manifest
+from cxr_ray.labels.split import PARTS
 from cxr_ray.models import ensemble, heatmaps, member
 from cxr_ray.models.calibration import Calibration, fit_platt, fit_thresholds
 from cxr_ray.models.card import PartResult, model_card
 from cxr_ray.models.ensemble import EnsembleSpec
 from cxr_ray.models.member import MemberSpec
 from cxr_ray.training.cache import ModelInputs, open_part
-from cxr_ray.training.results import card_facts, part_result, patients_of
+from cxr_ray.training.results import card_facts, part_result, readable
 from cxr_ray.training.state import State
 from cxr_ray.training.validation import macro_auroc
 
@@ -57,10 +58,17 @@ def file_logits(job: Job, part: str, logits: torch.Tensor) -> None:
     storage.put(job.logits(part), data.getvalue())
 
 
-def file_member(job: Job, state: State) -> None:
-    """Write the best weights and validation logits of a finished member, and its history last."""
-    storage.put(storage.join(job.folder, "best.safetensors"), member.encode_weights(state["best_weights"]))
-    file_logits(job, "validation", state["best_logits"])
+def file_member(job: Job, state: State, *, scale: float) -> None:
+    """Write the best weights and validation logits of a finished member, and its history last.
+
+    The outputs of the network are multiplied by `scale`, see `losses.output_scale`: what is filed gives the logits of
+    probabilities.
+    """
+    network = member.rebuild(job.spec)
+    network.load_state_dict(state["best_weights"])
+    member.scale_outputs(network, scale)
+    storage.put(storage.join(job.folder, "best.safetensors"), member.encode_weights(network.state_dict()))
+    file_logits(job, "validation", scale * state["best_logits"])
     best = state["history"][state["best_epoch"]]
     history = {"epochs": state["history"], "best_epoch": state["best_epoch"], "best_auroc": best["macro_auroc"]}
     storage.put(job.done, json.dumps(history, indent=2).encode())
@@ -72,6 +80,7 @@ def assemble(
     """Calibrate on the validation part and write the bundle; returns its spec and its validation macro AUROC."""
     bundle = storage.join(output, "ensemble")
     validation = open_part(cache, "validation")
+    read = readable(manifest, [open_part(cache, part) for part in PARTS])
     logits = np.stack([np.load(io.BytesIO(storage.get(job.logits("validation")))) for job in jobs])
     saved, grid = _save_members(jobs, bundle)
     spec, combined = calibrate(
@@ -89,13 +98,15 @@ def assemble(
             preprocess=config.decode.preprocess,
             training={
                 "manifest_digest": manifest.digest,
-                "images": [int(count) for count in manifest.counts()["images"]],
+                "images": [int(count) for count in read.counts()["images"]],
                 "settings": portable_settings(config),
             },
         ),
     )
     results = [_measure(spec, jobs, manifest, cache, part) for part in ("validation", "test")]
-    card = model_card(spec, card_facts(config, manifest, [result for result in results if result is not None]))
+    unreadable = len(manifest.frame) - len(read.frame)
+    facts = card_facts(config, read, [result for result in results if result is not None], unreadable=unreadable)
+    card = model_card(spec, facts)
     ensemble.save_bundle(bundle, spec, card=card, golden=_golden(validation))
     return spec, macro_auroc(validation.labels, combined)
 
@@ -107,7 +118,7 @@ def _measure(spec: EnsembleSpec, jobs: Sequence[Job], manifest: Manifest, cache:
     if not len(inputs) or not all(storage.exists(file) for file in files):
         return None
     logits = torch.from_numpy(np.stack([np.load(io.BytesIO(storage.get(file))) for file in files]))
-    return part_result(spec, logits, inputs, patients=patients_of(manifest, inputs), part=part)
+    return part_result(spec, logits, inputs, manifest=manifest, part=part)
 
 
 def portable_settings(config: TrainConfig) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from cxr_ray import storage
-from cxr_ray.config import LossConfig, TrainConfig, parse
+from cxr_ray.config import LossConfig, TrainConfig, parse, read_yaml
 from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.metrics import finding_metrics
 from cxr_ray.labels.manifest import Manifest, read_manifest
@@ -101,12 +100,7 @@ def losses_of(text: str, config: TrainConfig) -> tuple[LossConfig, ...]:
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
     """A YAML list of mappings."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--compare {path} cannot be read ({error.strerror}); check the path.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--compare {path} is not YAML: {' '.join(str(error).split())}.") from error
+    values = read_yaml(path)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise ConfigError(f"--compare {path} must be a list of losses, e.g. '- {{name: focal, gamma: 1}}'.")
     return values

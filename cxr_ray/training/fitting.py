@@ -20,6 +20,7 @@ from cxr_ray.training.assembly import Job, file_logits, file_member
 from cxr_ray.training.cache import open_part
 from cxr_ray.training.epoch import Epoch, Plan
 from cxr_ray.training.loop import fit
+from cxr_ray.training.stages import final_scale
 from cxr_ray.training.state import State, read_state, write_state
 from cxr_ray.training.validation import predict_part
 from cxr_ray.training.workers import Worker
@@ -90,7 +91,7 @@ def fit_member(
     if end is not None:
         raise end
     with result.checkpoint.as_directory() as folder:
-        file_member(item, read_state(folder))
+        file_member(item, read_state(folder), scale=final_scale(config.optimize))
 
 
 def worker_loop(arguments: dict[str, Any]) -> None:
@@ -124,6 +125,7 @@ def worker_loop(arguments: dict[str, Any]) -> None:
         ray.get(board.give_up.remote(job.spec.name, error))
         return
     network.load_state_dict(state["best_weights"])
+    member.scale_outputs(network, final_scale(config.optimize))
     _predict_test(network, job, arguments["cache"], config.optimize.precision, worker)
 
 

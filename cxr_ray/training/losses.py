@@ -77,6 +77,15 @@ def loss_function(config: LossConfig, *, positives: Tensor, negatives: Tensor, n
     return Loss(config, weights, positives, negatives)
 
 
+def output_scale(config: LossConfig) -> float:
+    """What the outputs of a network trained with a loss are to be multiplied by to be the logits of probabilities.
+
+    The scale s of ldam, whose probabilities are sigmoid(s z); 1 for every other loss. It goes into the last layer when
+    training is over: s z in the place of z during training would slow that layer, as against all before it, s times.
+    """
+    return config.scale if config.name == "ldam" else 1.0
+
+
 def reduced(losses: Tensor, labels: Tensor) -> Tensor:
     """Mean of losses over the stated labels (B, F) of a batch, a scalar; 0, with gradient 0, when none is stated.
 
@@ -176,11 +185,12 @@ def ldam(logits: Tensor, labels: Tensor, weights: Tensor, *, margins: Tensor, sc
     """Cross-entropy (B, F) of logits that must pass a margin, the positives weighted by `weights` (F,).
 
     The classes of a finding are present, with logit z, and absent, with logit 0: -ln sigmoid(s (z - margin)) for a
-    positive and -ln sigmoid(s (-z - margin)) for a negative; `margins` (2, F) as `ldam_margins` has them. A probability
-    of a network trained so is sigmoid(s z), not sigmoid(z), before calibration.
+    positive and -ln sigmoid(s (-z - margin)) for a negative; `margins` (2, F) as `ldam_margins` has them. The logit of
+    a probability is s z, see `output_scale`.
 
     Source: Cao 2019, Learning imbalanced datasets with label-distribution-aware margin loss, section 3.2, L_LDAM, in
-    its two-class form for each finding; the scale s is that of the authors' code.
+    its two-class form for each finding; the scale s is that of the authors' code, where z is a cosine, of a last layer
+    whose inputs and weights are normalised. Here z is what any last layer gives.
     """
     z, (present, absent) = _full_precision(logits), margins.to(logits.device)
     positive = -weights.to(z) * F.logsigmoid(scale * (z - present.to(z)))

@@ -9,6 +9,7 @@ from torch import nn
 
 from cxr_ray.config import OptimizeConfig
 from cxr_ray.models.member import Member
+from cxr_ray.training.losses import output_scale
 from cxr_ray.training.second_stage import freeze_features, fresh_classifier, stage_settings, train_classifier_mode
 
 _Change = Callable[[Member], object]
@@ -41,6 +42,11 @@ def stages(optimize: OptimizeConfig, *, seed: int) -> tuple[Stage, ...]:
 def num_epochs(optimize: OptimizeConfig) -> int:
     """Most epochs of all stages together."""
     return sum(stage.settings.epochs for stage in stages(optimize, seed=0))
+
+
+def final_scale(optimize: OptimizeConfig) -> float:
+    """What the outputs of a network are multiplied by when all stages are over: the last one's loss says it."""
+    return output_scale(stages(optimize, seed=0)[-1].settings.loss)
 
 
 def freeze_first(member: nn.Module, *, share: float) -> None:

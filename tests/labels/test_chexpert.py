@@ -143,7 +143,24 @@ def test_read_mimic_study_labelled_twice_is_refused(tmp_path):
         ({"source": "mimic"}, "needs metadata_path"),
         ({"source": "chexpert", "tree_path": "t"}, "tree_path belongs to the source padchest, not to chexpert"),
         ({"source": "nih14", "test_list": "t"}, "name both or none"),
-        ({"source": "chexpert", "findings": ["Edema"], "uncertain_findings": {"Edma": "ones"}}, "no finding .*: Edma"),
+        ({"source": "padchest", "uncertain": "zeros"}, "uncertain belongs to the source csv or chexpert or mimic, not"),
+        ({"source": "nih14", "uncertain_findings": {"Edema": "ones"}}, "uncertain_findings belongs to the source csv"),
+        (
+            {"source": "csv", "findings": ["A"], "unmentioned": "zeros"},
+            "unmentioned belongs to .*chexpert or mimic, not",
+        ),
+        ({"source": "chexpert", "consensus": "any"}, "consensus belongs to the source vindr, not to chexpert"),
+        ({"source": "vindr", "views": ["PA"]}, "views belongs to the source .*, not to vindr"),
+        ({"source": "nih14", "uri_column": "image"}, "uri_column belongs to the source csv, not to nih14"),
+        (
+            {"source": "csv", "findings": ["A"], "uri_column": "i", "layout": "{i}"},
+            "no effect beside layout; remove one",
+        ),
+        (
+            {"source": "csv", "findings": ["A"], "uncertain": "ones", "label_column": "l"},
+            "no effect beside label_column",
+        ),
+        ({"source": "csv", "findings": ["A"], "label_separator": ";"}, "label_separator needs label_column"),
         ({"source": "csv", "findings": ["A"], "views": ["PA"]}, "views of a csv need view_column"),
         ({"source": "padchest", "layout": "images"}, "layout must name a column in braces"),
         ({"source": "csv"}, "findings must name at least one column"),
@@ -152,3 +169,15 @@ def test_read_mimic_study_labelled_twice_is_refused(tmp_path):
 def test_manifest_settings_that_do_not_fit_their_source_are_named(settings, words):
     with pytest.raises(ConfigError, match=words):
         parse(ManifestConfig, {"path": "train.csv", **settings}, source="run.yaml")
+
+
+def test_manifest_settings_left_at_their_default_fit_every_source():
+    defaults = {"uri_column": "uri", "consensus": "majority", "unmentioned": "ignore", "views": None, "uncertain": None}
+    assert ManifestConfig.model_validate({"source": "nih14", "path": "t", **defaults}).uri_column == "uri"
+
+
+def test_read_chexpert_policy_for_no_finding_of_the_run_is_refused(tmp_path):
+    with pytest.raises(
+        ManifestError, match=r"uncertain_findings names no finding of the run: 'Edma' \(did you .*'Edema'"
+    ):
+        source("chexpert", chexpert(tmp_path), uncertain_findings={"Edma": "ones"})

@@ -22,6 +22,19 @@ def test_padchest35_is_the_papers_set_up():
     assert (manifest.views, manifest.min_images, manifest.require_finding) == (("PA",), 200, True)
     assert manifest.shares == (0.7, 0.1, 0.2)
     assert (optimize.learning_rate, optimize.batch_size, optimize.epochs, optimize.patience) == (1e-4, 32, 350, 25)
+    assert (optimize.optimizer, optimize.weight_decay, optimize.freeze) == ("adam", 0.0, 0.1)
+    assert (optimize.selection, optimize.min_delta) == ("loss", 0.001)
+    assert config.augment.model_dump() == {
+        "rotation": 45.0,
+        "shift": 0.1,
+        "zoom": 0.1,
+        "shear": 0.1,
+        "brightness": (0.7, 1.1),
+        "offset": 0.05,
+        "flip": 0.5,
+        "fill": "nearest",
+    }
+    assert (config.decode.preprocess.size, config.combination) == (224, "mean")
 
 
 def test_nih14_takes_the_official_split_and_boxes():

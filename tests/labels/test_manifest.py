@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_ray import storage
 from cxr_ray.config import ManifestConfig
 from cxr_ray.errors import ConfigError, ManifestError
 from cxr_ray.labels.findings import check_findings, column_suffix
@@ -155,3 +156,12 @@ def test_check_findings_names_that_share_a_column_are_refused():
         check_findings(["Pleural Effusion", "Pleural_Effusion"])
     with pytest.raises(ConfigError, match="no usable name"):
         check_findings(["<b>"])
+
+
+def test_tables_on_s3_have_their_relative_images_beside_them(s3):
+    table = "uri,patient_id,part,Mass,Nodule\n" + "".join(
+        f"films/{row['uri']},{row['patient_id']},{row['part']},{row['Mass']},\n" for row in rows()
+    )
+    storage.put(f"{s3}/labels.csv", table.encode())
+    assert read(f"{s3}/labels.csv").frame["uri"].iloc[0] == f"{s3}/films/0.png"
+    assert read_truth(f"{s3}/labels.csv", findings=("Mass",)).index[0] == f"{s3}/films/0.png"

@@ -99,6 +99,10 @@ def test_read_nih_boxes_follow_the_images_of_the_manifest(tmp_path):
     write(tmp_path / "BBox_List_2017.csv", header, "00000003_000.png,Mass,1,2,3,,,,")
     with pytest.raises(ManifestError, match="four numbers x, y, w, h"):
         read_boxes(boxes)
+    for number in ("1e999", "9" * 400):
+        write(tmp_path / "BBox_List_2017.csv", header, f"00000003_000.png,Mass,1,2,3,{number},,,")
+        with pytest.raises(ManifestError, match="four numbers x, y, w, h"):
+            read_boxes(boxes)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the 600 real radiographs are not here")

@@ -108,3 +108,12 @@ def test_read_padchest_to_manifest_splits_seventy_ten_twenty_by_patient(tmp_path
 def test_read_padchest_image_listed_twice_is_named_with_its_line(tmp_path):
     with pytest.raises(ManifestError, match=r"these images are listed before: 2_a\.png \(line 10\);"):
         manifest("padchest", write_padchest(tmp_path / "p.csv", [*ROWS, ROWS[1]]))
+
+
+def test_read_padchest_tree_that_is_not_there_says_where_it_is_published(tmp_path):
+    path = write_padchest(tmp_path / "p.csv", ROWS)
+    published = r"must be tree_term_CUI_counts_160K\.csv of github\.com/auriml/Rx-thorax-automatic-captioning\.$"
+    with pytest.raises(ManifestError, match=rf"tree\.csv cannot be read .*; it {published}"):
+        source("padchest", path, tree_path=str(tmp_path / "tree.csv"))
+    with pytest.raises(ManifestError, match=rf"'granuloma' .*; for general terms manifest\.tree_path {published}"):
+        source("padchest", path, findings=["granuloma"])

@@ -1,5 +1,7 @@
 """Any CSV: lists in one column, uncertain labels, columns for subgroups."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,37 @@ def test_read_csv_layout_builds_paths_from_columns(tmp_path):
     assert frame["path"].tolist() == ["x/1.png", "y/2.png", "z/3.png", "z/4.png"]
     with pytest.raises(ManifestError, match=r"no column 'imag' \(did you mean 'image'\?\)"):
         source("csv", path, findings=["A"], layout="{imag}.png")
+
+
+@pytest.mark.parametrize(
+    ("layout", "why"),
+    [
+        ("{", "single '{' encountered in format string"),
+        ("{imag", "expected '}' before end of string"),
+        ("{image:>8}.png", "there is more than a name in braces"),
+        ("{image!r}.png", "there is more than a name in braces"),
+    ],
+)
+def test_read_csv_layout_that_cannot_be_read_names_the_columns(tmp_path, layout, why):
+    path = write(tmp_path / "t.csv", "folder,image,patient_id,A", "x,1,1,1")
+    words = (
+        f"manifest.layout {layout!r} cannot be read ({why}); name columns in braces, those of {path} are folder, image,"
+    )
+    with pytest.raises(ManifestError, match=re.escape(words)):
+        source("csv", path, findings=["A"], layout=layout)
+
+
+@pytest.mark.parametrize("finding", ["line", "part", "name", "path", "uri", "patient_id", "images", "view", "age"])
+def test_read_csv_finding_named_like_a_column_of_ours_is_refused(tmp_path, finding):
+    path = write(tmp_path / "t.csv", f"image,patient,{finding},B", *(f"{n}.png,{n},{n % 2},1" for n in range(9)))
+    settings = {"uri_column": "image", "patient_column": "patient", "findings": ["B", finding]}
+    with pytest.raises(ManifestError, match=f"finding {finding} of .* is named like a column .*'{finding} present'"):
+        manifest("csv", path, **settings)
+
+
+@pytest.mark.parametrize("number", ["1e300", "1e999", "9" * 40, "9" * 400, "-1e300"])
+def test_read_csv_number_no_label_has_is_named(tmp_path, number):
+    path = write(tmp_path / "t.csv", "uri,patient_id,age,A", f"1.png,1,{number},{number}", "2.png,2,50,1")
+    with pytest.raises(ManifestError, match=rf"A must be 1, 0 or blank, but holds '{number}' \(line 2\)"):
+        manifest("csv", path, findings=["A"], age_column="age")
+    assert np.isnan(source("csv", path, findings=["A"], age_column="age").frame["age"].iloc[0])

@@ -51,6 +51,28 @@ def test_fit_platt_reversed_ranking_changes_nothing():
     assert fit_platt(probabilities, labels) == Calibration.identity(1)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 4.0])
+def test_fit_platt_logits_of_any_size_are_calibrated_alike(factor):
+    logits = np.random.default_rng(0).normal(-1.0, 1.5, (400, 1))
+    labels = (np.random.default_rng(1).random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
+    found = fit_platt(1 / (1 + np.exp(-factor * logits)), labels)
+    plain = fit_platt(1 / (1 + np.exp(-logits)), labels)
+    assert found.slopes[0] * factor == pytest.approx(plain.slopes[0], rel=1e-4)
+    assert found.intercepts[0] == pytest.approx(plain.intercepts[0], abs=1e-4)
+
+
+def test_fit_platt_one_probability_for_all_images_changes_nothing():
+    assert fit_platt(np.full((9, 1), 0.3), np.array([[0.0], [1.0], [1.0]] * 3)) == Calibration.identity(1)
+
+
+def test_calibration_confident_probabilities_keep_their_ranking():
+    probabilities = torch.sigmoid(torch.tensor([-25.0, -20.0, -15.0, 10.0, 12.0, 14.0]))[:, None]
+    calibrated = Calibration((0.5,), (0.0,)).apply(probabilities)
+    assert calibrated.dtype == torch.float32
+    assert (calibrated.diff(dim=0) > 0).all()
+    torch.testing.assert_close(calibrated[:2, 0], torch.sigmoid(torch.tensor([-12.5, -10.0])), rtol=1e-4, atol=0)
+
+
 def test_calibration_identity_keeps_probabilities():
     probabilities = torch.rand(4, 5)
     torch.testing.assert_close(Calibration.identity(5).apply(probabilities), probabilities, atol=1e-5, rtol=0)

@@ -31,10 +31,12 @@ FACTS = CardFacts(
     images={"train": 1200, "test": 300},
     patients={"train": 600, "test": 150},
     positives={"train": [48, 2], "test": [12, 0]},
-    loss="bce, weighting sqrt",
+    unreadable=7,
+    fitting=["Loss: bce, positives weighted (sqrt). Order of the images: shuffled.", "Second stage (cRT)."],
     weights=[4.5, 20.0],
     results=[replace(TEST, part="validation"), TEST],
     population="750 patients; sex F 50%, M 50%",
+    views=("PA",),
     versions={"torch": "2.0"},
 )
 
@@ -51,7 +53,11 @@ FACTS = CardFacts(
         "| Hernia | 0.500 | 1.000 | 0.000 | 0.500 | - |",
         "## Results on the validation part",
         "## Results on the test part",
-        "Loss: bce, weighting sqrt. The weight is that of a finding's positives in it.",
+        "| **patients** | 600 | 150 |  |",
+        "300 images of 150 patients.",
+        "Counted are the images that could be read. 7 more could not, and are left out.",
+        "Loss: bce, positives weighted (sqrt). Order of the images: shuffled.",
+        "Second stage (cRT).",
         "- Member b: weights 2222222222222222",
         "- Training table: abc.",
     ],
@@ -60,15 +66,58 @@ def test_model_card_every_figure_stands_in_its_table(line):
     assert line in model_card(SPEC, FACTS).splitlines()
 
 
-def test_model_card_says_what_it_is_not_for_and_only_validation_is_called_too_good():
+def test_model_card_says_what_it_is_not_for_and_only_validation_is_called_optimistic():
     card = model_card(SPEC, FACTS)
     assert "not a medical device" in card
     assert "750 patients; sex F 50%, M 50%" in card
     assert "refuses lateral views" in card
     validation, test = card.split("## Results on the ")[1:]
-    assert "F1 is somewhat too good" in validation
-    assert "F1 is somewhat too good" not in test
+    assert "The best epoch of each member, the thresholds and any calibration were chosen by this part" in validation
+    assert "optimistic" not in test
+    assert "ECE on the test part: the expected" in test
     assert "nan" not in card
+
+
+def test_model_card_without_test_part_calls_the_calibration_error_too_small():
+    card = model_card(SPEC, replace(FACTS, results=FACTS.results[:1]))
+    assert "ECE on the validation part, to which all this was fitted: it is too small:" in card
+
+
+@pytest.mark.parametrize(
+    ("views", "words"),
+    [
+        (("PA",), "Views: learnt from PA only. The gate of `cxr-ray score` lets PA, AP"),
+        (("AP", "PA"), "Views: learnt from AP and PA only."),
+        ((), "Views: learnt from all that the table has."),
+        (None, "Views: those that were learnt are not recorded."),
+    ],
+)
+def test_model_card_views_are_those_of_the_settings(views, words):
+    assert f"- {words}" in model_card(SPEC, replace(FACTS, views=views))
+
+
+def test_model_card_patients_that_are_not_named_are_unknown_not_counted():
+    unknown = replace(FACTS, patients={}, results=[replace(TEST, patients=None)], weights=())
+    card = model_card(SPEC, unknown)
+    assert "| **patients** | unknown | unknown |  |" in card
+    assert "300 images (patients unknown)." in card
+    assert "draws of images" in card
+    assert "| Mass | 48 | 12 | - |" in card
+
+
+@pytest.mark.parametrize(
+    ("combination", "words"),
+    [("vote", "present when half of the members or more vote for it"), ("mode", "set of findings that most members")],
+)
+def test_model_card_voting_rules_have_no_calibration_and_the_members_thresholds(combination, words):
+    members = ((0.25, 0.5), (0.5, 0.125), (0.75, 0.5))
+    card = model_card(replace(SPEC, combination=combination, member_thresholds=members), FACTS)
+    assert words in card
+    assert "no probability, and not calibrated" in card
+    assert "Platt" not in card
+    assert "| finding | threshold | threshold of a | threshold of b | threshold of c | ECE |" in card
+    assert "| Mass | 0.375 | 0.250 | 0.500 | 0.750 | 0.125 |" in card
+    assert "of the combined votes, which take few values" in card
 
 
 def test_model_card_without_facts_is_still_a_card():

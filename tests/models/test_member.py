@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from cxr_ray.config import MemberConfig
 from cxr_ray.errors import BundleError, ConfigError
 from cxr_ray.models import heatmaps
-from cxr_ray.models.member import Member, create, load, rebuild, save
+from cxr_ray.models.member import Member, create, load, rebuild, save, scale_outputs
 
 FINDINGS = ("A", "B", "C", "D", "E")
 
@@ -65,6 +65,33 @@ def test_create_weights_out_of_reach_say_how_to_bring_them(monkeypatch, tmp_path
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match=r"cannot be had .*pretrained: false"):
         build(160, backbone="test_resnet", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_efficientnet", "densenet121", "inception_v3", "legacy_xception"]
+)
+def test_create_hidden_layer_drops_behind_it_and_not_before(backbone):
+    member = build(96, backbone=backbone, head_hidden=32, drop_rate=0.5).train()
+    seen: list[torch.Tensor] = []
+    hidden, _, dropout, last = member.backbone.get_classifier()
+    hidden.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    last.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        features = 1.0 + torch.rand(2, hidden.in_features, 3, 3)
+        member.head(features)
+        member.head(features)
+    assert dropout.p == 0.5
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[1], seen[3])
+
+
+@pytest.mark.parametrize("settings", [{}, {"head_hidden": 7}, {"backbone": "test_convnext"}, {"last_stage": 2}])
+def test_scale_outputs_multiplies_the_logits(settings):
+    member, images = build(**settings), torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = member(images)
+        scale_outputs(member, 30.0)
+        torch.testing.assert_close(member(images), 30.0 * before)
 
 
 @pytest.mark.parametrize("settings", [{}, {"last_stage": 3, "output_stride": 8}, {"pooling": "catavgmax"}])

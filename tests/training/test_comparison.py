@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
 from cxr_ray.config import LossConfig, TrainConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.labels.manifest import read_manifest
-from cxr_ray.training.cache import ModelInputs
+from cxr_ray.models.member import create
+from cxr_ray.training.cache import ModelInputs, open_part
 from cxr_ray.training.comparison import Comparison, LossResult, compare, losses_of, measure, rare_findings, title
-from tests.training.test_trainer import make_table, settings
+from tests.training.test_trainer import FINDINGS, make_table, settings
 
 
 def configured(table: Path, **changes: object) -> TrainConfig:
@@ -42,11 +45,15 @@ def test_losses_of_yaml_list_names_any_setting(tmp_path):
         ("bce,focal,bce", "does not name two losses or more that differ"),
         ("bce,fokal", "--compare bce,fokal cannot be used: name: Input should be 'bce', "),
         ("bce:most,focal", "weighting: Input should be 'none', "),
-        ("absent.yaml", r"--compare absent\.yaml cannot be read \(No such file or directory\); check the path"),
+        ("absent.yaml", r"configuration absent\.yaml cannot be read \(No such file or directory\); check the path"),
+        ("mapping.yaml", r"--compare mapping\.yaml must be a list of losses"),
+        ("broken.yaml", r"configuration broken\.yaml is not YAML"),
     ],
 )
 def test_losses_of_what_is_no_list_of_losses_is_one_sentence(tmp_path, monkeypatch, text, words):
     monkeypatch.chdir(tmp_path)
+    Path("mapping.yaml").write_text("name: focal\n")
+    Path("broken.yaml").write_text("- {name: focal\n")
     with pytest.raises(ConfigError, match=words):
         losses_of(text, configured(make_table(tmp_path)))
 
@@ -86,14 +93,29 @@ def test_rare_findings_are_those_of_the_training_part(tmp_path):
 @pytest.mark.slow
 def test_compare_first_member_with_each_loss_and_again_trains_nothing(ray_local, tmp_path):
     config = configured(make_table(tmp_path), optimize={"epochs": 1, "batch_size": 8, "learning_rate": 0.01})
-    losses = losses_of("bce:none,asymmetric", config)
+    losses = losses_of("bce:none,ldam", config)
     first = compare(config, str(tmp_path / "out"), losses, log=lambda line: None)
-    assert [row.loss for row in first.rows] == ["bce weighting=none", "asymmetric"]
+    assert [row.loss for row in first.rows] == ["bce weighting=none", "ldam"]
     assert first.member == "a"
     assert not (tmp_path / "out" / "ensemble").exists()
+    _check_logits_are_those_of_the_weights(tmp_path / "out", config)
     lines: list[str] = []
     again = compare(config, str(tmp_path / "out"), losses, log=lines.append)
     assert sum("is trained already" in line for line in lines) == 2
     assert not any(" epoch " in line for line in lines)
     for before, after in zip(first.rows, again.rows, strict=True):
         assert (before.macro_auroc, before.calibration_error) == (after.macro_auroc, after.calibration_error)
+
+
+def _check_logits_are_those_of_the_weights(output: Path, config: TrainConfig) -> None:
+    """Both parts' filed logits of each member are what its filed weights give."""
+    folders, (cache,) = sorted((output / "work").glob("a-*")), filter(Path.is_dir, (output / "cache").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        network, _ = create(config.members[0], findings=FINDINGS, size=48, preprocess_digest="d")
+        network.load_state_dict(load_file(folder / "best.safetensors"))
+        for part in ("validation", "test"):
+            inputs = open_part(str(cache), part)
+            with torch.no_grad():
+                found = network.eval()(torch.from_numpy(inputs.pixels(range(len(inputs)))))
+            np.testing.assert_allclose(np.load(folder / f"{part}.npy"), found, rtol=1e-3, atol=1e-4)

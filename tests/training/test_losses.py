@@ -23,6 +23,7 @@ from cxr_ray.training.losses import (
     ldam_margins,
     logit_prior,
     loss_function,
+    output_scale,
     positive_weights,
     rebalancing,
     reduced,
@@ -223,6 +224,74 @@ def test_rebalancing_by_hand_ignores_labels_not_stated():
     found = rebalancing(labels, torch.tensor([10, 40, 2]), config=LossConfig())
     ratio = torch.tensor([[0.1 / 0.125, 0.025 / 0.125, 0.5 / 0.125], [0.1 / 0.5, 0.025 / 0.5, 1.0]])
     torch.testing.assert_close(found, 0.1 + 1.0 / (1.0 + torch.exp(-10.0 * (ratio - 0.2))))
+
+
+# Each loss, through its configuration, against values worked out on paper
+
+LN3 = math.log(3.0)  # the logit of 3/4
+
+
+@pytest.mark.parametrize(
+    ("settings", "counts", "logits", "labels", "expected"),
+    [
+        # (1/4)^2 ln(4/3) and (3/4)^2 ln 4
+        ({"name": "focal", "weighting": "none"}, [(1, 1), (1, 1)], [[LN3, LN3]], [[1, 0]], [[0.0179801, 0.7797906]]),
+        # 3 ln(4/3), by 9 negatives to a positive, and (0.75 - 0.05)^4 * -ln(1 - 0.70)
+        ({"name": "asymmetric"}, [(1, 9), (1, 1)], [[LN3, LN3]], [[1, 0]], [[0.8630462, 0.2890738]]),
+        # One positive and two negatives are stated: weights 3 and 3/2 on ln 2
+        (
+            {"name": "w_cel"},
+            [(1, 1), (0, 1)],
+            [[0, 0], [0, 0]],
+            [[1, 0], [0, NAN]],
+            [[2.0794415, 1.0397208], [1.0397208, 0]],
+        ),
+        # Margins 0.5 and 0.5 / 16^(1/4): ln 2 and ln(1 + e^(2 (0.5 + 0.25)))
+        (
+            {"name": "ldam", "scale": 2.0, "weighting": "none"},
+            [(1, 16)],
+            [[0.5], [0.5]],
+            [[1], [0]],
+            [[0.6931472], [1.7014133]],
+        ),
+        # r = 1 and 1/4, weights 1.0996646 and 0.7224593, logits shifted by -0.025 ln 9 and -0.025 ln 1.5
+        (
+            {"name": "distribution_balanced"},
+            [(10, 90), (40, 60)],
+            [[0, LN3]],
+            [[1, 0]],
+            [[0.4184926, 1.3313293]],
+        ),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_loss_by_hand(settings, counts, logits, labels, expected):
+    positives, negatives = torch.tensor(counts).T
+    loss = loss_function(LossConfig(**settings), positives=positives, negatives=negatives, num_images=100)
+    found = loss(torch.tensor(logits, dtype=torch.float32), torch.tensor(labels, dtype=torch.float32), progress=1.0)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_loss_ldam_drw_by_hand_weighs_by_effective_numbers_after_its_share_of_the_steps():
+    # E(16) / E(1) = (1 - 0.9^16) / (1 - 0.9) on ln 2; the margins stand from the beginning.
+    config = LossConfig(name="ldam", scale=2.0, weighting="effective", beta=0.9, deferred=0.8)
+    loss = loss_function(config, positives=torch.tensor([1]), negatives=torch.tensor([16]), num_images=17)
+    logits, labels = torch.tensor([[0.5]]), torch.ones(1, 1)
+    assert loss(logits, labels, progress=0.79).item() == pytest.approx(0.6931472)
+    assert loss(logits, labels, progress=0.8).item() == pytest.approx(8.146980 * 0.6931472, rel=1e-6)
+
+
+def test_reduced_by_hand_not_stated_labels_count_in_no_mean():
+    labels = torch.tensor([[1.0, NAN], [NAN, 0.0], [NAN, NAN]])
+    losses = focal(torch.full((3, 2), LN3), labels, torch.ones(2), gamma=2.0)
+    assert reduced(losses, labels).item() == pytest.approx((0.0179801 + 0.7797906) / 2, rel=1e-5)
+
+
+def test_output_scale_is_that_of_ldam_alone():
+    assert {name: output_scale(LossConfig(name=name, scale=9.0)) for name in NAMES} == {
+        **dict.fromkeys(NAMES, 1.0),
+        "ldam": 9.0,
+    }
 
 
 # The loss a configuration names

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_ray.config import ManifestConfig, Source
 from cxr_ray.errors import ManifestError
 from cxr_ray.labels.sources import chexpert, mimic, nih, padchest, plain, vindr
-from cxr_ray.labels.tables import Labelled, listed
+from cxr_ray.labels.tables import RESERVED, Labelled, listed, near
 
 _READERS: dict[Source, Callable[[ManifestConfig], Labelled]] = {
     "csv": plain.read,
@@ -33,9 +33,11 @@ def read_source(config: ManifestConfig) -> Labelled:
     Raises:
         ManifestError: A table or a column is missing, labels are unusable, or no image or finding is left.
     """
+    _check_names(config.findings, config)
     labelled = _READERS[config.source](config)
+    _check_names(labelled.findings, config)
     notes = list(labelled.notes) or [f"{len(labelled.frame):,} images in the table"]
-    views = _VIEWS.get(config.source, ()) if config.views is None else config.views
+    views = kept_views(config)
     frame = labelled.frame
     if views and "view" in frame:
         frame = _narrow(frame, frame["view"].isin(views).to_numpy(), f"of view {' or '.join(views)}", notes, config)
@@ -44,6 +46,24 @@ def read_source(config: ManifestConfig) -> Labelled:
         present = (frame[list(findings)] == 1).any(axis=1).to_numpy()
         frame = _narrow(frame, present, "with one of the findings", notes, config)
     return replace(labelled, frame=frame.reset_index(drop=True), findings=findings, notes=tuple(notes))
+
+
+def kept_views(config: ManifestConfig) -> tuple[str, ...]:
+    """The views that are kept, as the table spells them; none where all of them are."""
+    return _VIEWS.get(config.source, ()) if config.views is None else config.views
+
+
+def _check_names(findings: Sequence[str], config: ManifestConfig) -> None:
+    """Refuse findings, once they are known, that are named like a column of our own, or policies for no finding."""
+    own = [finding for finding in findings if finding in RESERVED]
+    if own:
+        raise ManifestError(
+            f"The finding {listed(own)} of {config.path} is named like a column of the training table"
+            f" ({', '.join(RESERVED)}); rename it in the table, for example '{own[0]} present'."
+        )
+    strangers = [f"{name!r}{near(name, findings)}" for name in config.uncertain_findings if name not in findings]
+    if findings and strangers:
+        raise ManifestError(f"manifest.uncertain_findings names no finding of the run: {listed(strangers)}.")
 
 
 def _narrow(

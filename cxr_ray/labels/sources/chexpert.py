@@ -15,6 +15,7 @@ from cxr_ray.labels.tables import (
     image_paths,
     labels_of,
     lines_of,
+    numbers_of,
     read_table,
     require,
     sexes,
@@ -54,9 +55,9 @@ def labeler_labels(
     another finding is mentioned as present or uncertain, a blank No Finding is 0, which the tables never write.
     """
     others = [finding for finding in findings if finding not in (NO_FINDING, DEVICES)]
-    mentioned = table[others].apply(lambda column: pd.to_numeric(text(column), errors="coerce").isin([1, -1]))
+    mentioned = table[others].apply(lambda column: numbers_of(column).isin([1, -1]))
     ill = mentioned.any(axis=1).to_numpy()
-    healthy = (pd.to_numeric(text(table[NO_FINDING]), errors="coerce") == 1).to_numpy()
+    healthy = (numbers_of(table[NO_FINDING]) == 1).to_numpy()
     labels = {}
     for finding in findings:
         policy = config.uncertain_findings.get(finding, config.uncertain or "ignore")

@@ -17,6 +17,7 @@ from cxr_ray.labels.tables import (
     lines_of,
     listed,
     near,
+    numbers_of,
     read_table,
     read_text,
     require,
@@ -71,7 +72,7 @@ def read_boxes(path: str) -> pd.DataFrame:
     table = read_table(path)
     require(table, ("Image Index", "Finding Label"), path)
     boxes = table.iloc[:, [0, 1, 2, 3, 4, 5]].set_axis(["name", *BOX], axis=1)
-    numbers: pd.DataFrame = boxes[list(BOX[1:])].apply(pd.to_numeric, errors="coerce")
+    numbers: pd.DataFrame = boxes[list(BOX[1:])].apply(numbers_of)
     if numbers.isna().any(axis=None):
         raise ManifestError(f"The table {path} must hold four numbers x, y, w, h after Finding Label in every row.")
     names, findings = text(boxes["name"]), text(boxes["finding"]).replace(_BOX_NAMES)

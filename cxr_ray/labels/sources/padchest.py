@@ -5,7 +5,6 @@ Source: Bustos et al. 2020, PadChest, and the README and tree_term_CUI_counts_16
 
 import ast
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from cxr_ray.labels.tables import (
     label_lists,
     lines_of,
     near,
+    numbers_of,
     read_table,
     read_text,
     require,
@@ -42,6 +42,7 @@ LAYOUT = "{ImageDir}/{ImageID}"
 _NO_FINDINGS = ("exclude", "suboptimal study")
 _TREE_LINE = re.compile(r"^(?P<prefix>[\s│├└─]*)(?P<term>[^\[\\]+?)\s*(\[.*)?\\*\s*$")
 _INDENT = 4
+_TREE_SOURCE = "must be tree_term_CUI_counts_160K.csv of github.com/auriml/Rx-thorax-automatic-captioning"
 
 
 def read(config: ManifestConfig) -> Labelled:
@@ -56,12 +57,12 @@ def read(config: ManifestConfig) -> Labelled:
     problems: list[str] = []
     lists = _parse_all(table["Labels"], problems)
     told = lists.map(lambda labels: bool(labels) and "exclude" not in labels).to_numpy(bool)
-    groups = top_terms(read_text(config.tree_path)) if config.tree_path else None
+    groups = top_terms(_read_tree(config.tree_path)) if config.tree_path else None
     if groups is not None:
         lists = lists.map(lambda labels: sorted({term for label in labels for term in groups.get(label, ())}))
     findings = config.findings or (tuple(_in_order(groups)) if groups is not None else SPECIFIC)
     known = [normalised(finding) for finding in findings]
-    _check_known(config.findings, lists, config.path)
+    _check_known(config, lists)
     frame = pd.DataFrame(
         {
             "name": text(table["ImageID"]),
@@ -152,16 +153,26 @@ def _parse_all(column: "pd.Series[str]", problems: list[str]) -> "pd.Series[list
     return pd.Series(parsed, index=column.index, dtype=object)
 
 
-def _check_known(findings: Sequence[str], lists: "pd.Series[list[str]]", path: str) -> None:
-    """Raise ManifestError for findings that no image of the whole table has: they are misspelt."""
+def _read_tree(path: str) -> str:
+    """The text of the tree; raises ManifestError, which says where it is published."""
+    try:
+        return read_text(path)
+    except ManifestError as error:
+        raise ManifestError(f"{str(error).removesuffix(' check the path.')} it {_TREE_SOURCE}.") from error
+
+
+def _check_known(config: ManifestConfig, lists: "pd.Series[list[str]]") -> None:
+    """Raise ManifestError for findings that no image of the whole table has: they are misspelt, or general terms."""
     used = sorted({label for labels in lists for label in labels})
-    absent = [f"{name!r}{near(normalised(name), used)}" for name in findings if normalised(name) not in used]
+    absent = [f"{name!r}{near(normalised(name), used)}" for name in config.findings if normalised(name) not in used]
     if absent:
-        raise ManifestError(f"No image of {path} has the labels {', '.join(absent)}; check manifest.findings.")
+        tree = "" if config.tree_path else f"; for general terms manifest.tree_path {_TREE_SOURCE}"
+        raise ManifestError(
+            f"No image of {config.path} has the labels {', '.join(absent)}; check manifest.findings{tree}."
+        )
 
 
 def _ages(table: pd.DataFrame) -> "pd.Series[float]":
     """Years from the year of birth to the year of the study; NaN when either is missing."""
-    years = pd.to_numeric(text(table["StudyDate_DICOM"]).str[:4], errors="coerce")
-    age = years - pd.to_numeric(text(table["PatientBirth"]), errors="coerce")
+    age = numbers_of(text(table["StudyDate_DICOM"]).str[:4]) - numbers_of(table["PatientBirth"])
     return age.where(age.between(0, 120))

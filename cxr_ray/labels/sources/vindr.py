@@ -19,6 +19,7 @@ from cxr_ray.labels.tables import (
     labels_of,
     lines_of,
     listed,
+    numbers_of,
     read_table,
     require,
     text,
@@ -53,6 +54,7 @@ def read(config: ManifestConfig) -> Labelled:
         findings,
         pd.concat(tables, ignore_index=True) if tables else None,
         problems=tuple(problems),
+        patients_known=False,
     )
 
 
@@ -61,7 +63,7 @@ def read_boxes(path: str) -> pd.DataFrame:
     table = read_table(path)
     corners = ["x_min", "y_min", "x_max", "y_max"]
     require(table, ("image_id", "class_name", *corners), path)
-    numbers = table[corners].apply(lambda column: pd.to_numeric(text(column), errors="coerce"))
+    numbers = table[corners].apply(numbers_of)
     boxes = pd.DataFrame(
         {
             "name": text(table["image_id"]),
