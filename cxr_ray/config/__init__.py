@@ -15,7 +15,7 @@ from cxr_ray.config.fitting import (
 from cxr_ray.config.images import DecodeConfig, GateConfig, ImageKind, LimitsConfig, PreprocessConfig
 from cxr_ray.config.manifest import ManifestConfig, Source, Uncertain
 from cxr_ray.config.scoring import ScanConfig, ScoreConfig
-from cxr_ray.config.section import AnySection, Section, digest_of, load_yaml, overridden, parse
+from cxr_ray.config.section import AnySection, Section, digest_of, load_yaml, overridden, parse, without_password
 from cxr_ray.config.training import Combination, TrackingConfig, TrainConfig
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "load_yaml",
     "overridden",
     "parse",
+    "without_password",
 ]
