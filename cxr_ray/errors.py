@@ -3,6 +3,7 @@
     CxrRayError
     ├── ConfigError      a setting, a command line or an output folder cannot be used as given
     ├── ManifestError    the training table is wrong; the message lists every bad row it found
+    ├── TrainingError    a member could not be trained to its end on the cluster there is
     ├── BundleError      an ensemble bundle is incomplete, inconsistent or made for something else
     ├── StorageError     a folder or an object store did not answer as needed      (carries a fault)
     └── DecodeError      these bytes cannot become a model input                   (carries a fault)
@@ -143,6 +144,10 @@ class ConfigError(CxrRayError):
 
 class ManifestError(CxrRayError):
     """The training table is wrong; the message lists the bad rows."""
+
+
+class TrainingError(CxrRayError):
+    """A member could not be trained to its end on the cluster there is."""
 
 
 class BundleError(CxrRayError):
