@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cxr_ray import __version__
-from cxr_ray.config import ScanConfig, ScoreConfig, TrainConfig, load_yaml, overridden, parse
-from cxr_ray.errors import CxrRayError, LeaseError, StoppedError, StorageError
+from cxr_ray.config import LossConfig, ScanConfig, ScoreConfig, TrainConfig, load_yaml, overridden, parse
+from cxr_ray.errors import CxrRayError
 
 if TYPE_CHECKING:
     from cxr_ray.scoring.run import RunResult
@@ -86,7 +86,8 @@ def train(
     """Train every member of an ensemble and write its bundle to OUTPUT/ensemble. The same command again continues."""
     with _reporting(debug):
         settings = load_yaml(TrainConfig, config, overrides=tuple(overrides or ()))
-        result = _rehearse(settings) if dry_run else _train(settings, output, compare, address, debug=debug)
+        losses = None if compare is None else _losses(compare, settings)
+        result = _rehearse(settings, losses) if dry_run else _train(settings, output, losses, address, debug=debug)
     _print(result.to_dict(), result.lines(), as_json=as_json)
 
 
@@ -270,24 +271,31 @@ def main(
     """Nothing to do before a command."""
 
 
-def _rehearse(settings: TrainConfig) -> "Rehearsal":
-    """What a dry run finds; without Ray."""
+def _losses(text: str, settings: TrainConfig) -> tuple[LossConfig, ...]:
+    """The losses that `--compare` names."""
+    from cxr_ray.training.comparison import losses_of
+
+    return losses_of(text, settings)
+
+
+def _rehearse(settings: TrainConfig, losses: Sequence[LossConfig] | None) -> "Rehearsal":
+    """What a dry run finds, of the ensemble or of a comparison of losses; starts no Ray."""
+    from cxr_ray.training.comparison import rehearse_losses
     from cxr_ray.training.rehearsal import rehearse
 
-    return rehearse(settings, log=_log())
+    return rehearse(settings, log=_log()) if losses is None else rehearse_losses(settings, losses, log=_log())
 
 
 def _train(
-    settings: TrainConfig, output: str, losses: str | None, address: str | None, *, debug: bool
+    settings: TrainConfig, output: str, losses: Sequence[LossConfig] | None, address: str | None, *, debug: bool
 ) -> "TrainResult | Comparison":
     """Train the ensemble, or compare losses."""
-    from cxr_ray.training.comparison import compare, losses_of
+    from cxr_ray.training.comparison import compare
     from cxr_ray.training.trainer import train as run_training
 
-    wanted = None if losses is None else losses_of(losses, settings)
     with _ray(address, debug=debug):
-        if wanted is not None:
-            return compare(settings, output, wanted, log=_log())
+        if losses is not None:
+            return compare(settings, output, losses, log=_log())
         return run_training(settings, output, log=_log())
 
 
@@ -336,17 +344,10 @@ def _reporting(
     except CxrRayError as error:
         if debug:
             raise
-        _fail(error, _exit_code(error))
+        _fail(error, error.exit_code)
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. {interrupted}", err=True)
         raise typer.Exit(130) from None
-
-
-def _exit_code(error: CxrRayError) -> int:
-    """What was asked for is wrong (2), or it was right and could not be done (1, or 143 when stopped)."""
-    if isinstance(error, StoppedError):
-        return STOPPED
-    return FAILED if isinstance(error, StorageError | LeaseError) else WRONG_USAGE
 
 
 def _fail(error: CxrRayError, code: int) -> NoReturn:

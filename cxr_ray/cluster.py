@@ -64,7 +64,8 @@ def _cause(error: BaseException | None) -> CxrRayError | None:
     """The error of ours that Ray wrapped, if there is one."""
     seen = 0
     while error is not None and seen < 10:
-        if isinstance(error, CxrRayError):
+        # What a task raised arrives as an error of its own class and of Ray's, whose text is the traceback.
+        if isinstance(error, CxrRayError) and not isinstance(error, RayError):
             return error
         inner = getattr(error, "cause", None)
         error = inner if isinstance(inner, BaseException) else error.__cause__

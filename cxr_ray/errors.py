@@ -3,6 +3,7 @@
     CxrRayError
     ├── ConfigError      a setting, a command line or an output folder cannot be used as given
     ├── ManifestError    the training table is wrong; the message lists every bad row it found
+    ├── TrainingError    a member could not be trained to its end on the cluster there is
     ├── BundleError      an ensemble bundle is incomplete, inconsistent or made for something else
     ├── LeaseError       another run is at work on this output, or has taken it over
     ├── StoppedError          a run was asked to stop before there was anything to account for
@@ -145,6 +146,10 @@ class ConfigError(CxrRayError):
 
 class ManifestError(CxrRayError):
     """The training table is wrong; the message lists the bad rows."""
+
+
+class TrainingError(CxrRayError):
+    """A member could not be trained to its end on the cluster there is."""
 
 
 class BundleError(CxrRayError):

@@ -95,6 +95,12 @@ def test_train_dry_run_prints_the_class_table_and_starts_neither_ray_nor_a_run(t
     assert lines[-1] == "Nothing was started and nothing was written."
     assert not (tmp_path / "out").exists()
     assert ray.is_initialized() == running
+    compared = call(
+        "train", tmp_path / "train.json", "--dry-run", "--compare", "bce,focal", "--output", tmp_path / "out"
+    )
+    assert compared.exit_code == 0
+    assert [line.split(":")[0] for line in compared.stdout.splitlines()[4:6]] == ["a with bce", "a with focal"]
+    assert not (tmp_path / "out").exists()
     few = call("train", tmp_path / "train.json", "--dry-run", "--set", "compute.workers=5")
     assert few.exit_code == 2
     assert few.stderr.splitlines()[-1].startswith("Error: 5 workers share 8 training images in batches of 4:")

@@ -15,7 +15,16 @@ from cxr_ray.config.fitting import (
 from cxr_ray.config.images import DecodeConfig, GateConfig, ImageKind, LimitsConfig, PreprocessConfig
 from cxr_ray.config.manifest import ManifestConfig, Source, Uncertain
 from cxr_ray.config.scoring import ScanConfig, ScoreConfig
-from cxr_ray.config.section import AnySection, Section, digest_of, load_yaml, overridden, parse, read_yaml
+from cxr_ray.config.section import (
+    AnySection,
+    Section,
+    digest_of,
+    load_yaml,
+    overridden,
+    parse,
+    read_yaml,
+    without_password,
+)
 from cxr_ray.config.training import Combination, TrackingConfig, TrainConfig
 
 __all__ = [
@@ -45,4 +54,5 @@ __all__ = [
     "overridden",
     "parse",
     "read_yaml",
+    "without_password",
 ]

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from cxr_ray.config.section import Section
 
+# What is made of a seed for members and epochs (training/) must stay below 2**63; and NumPy's own limit.
+LARGEST_SEED = 2**32 - 1
+
 
 class MemberConfig(Section):
     """One backbone of the ensemble."""
@@ -37,7 +40,9 @@ class MemberConfig(Section):
         description="Further arguments of timm.create_model, e.g. {channels: [32, 64, 96, 128]}; checkpoint_path is a"
         " file with timm's ImageNet weights, for `pretrained` without a network.",
     )
-    seed: int | None = Field(None, ge=0, description="Seed of this member; None derives one from the run's seed.")
+    seed: int | None = Field(
+        None, ge=0, le=LARGEST_SEED, description="Seed of this member; None derives one from the run's seed."
+    )
 
 
 class AugmentConfig(Section):

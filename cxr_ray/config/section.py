@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,11 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def without_password(text: str) -> str:
+    """`text` with the user and the password of every address in it, scheme://user:password@host, left out."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
 def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> AnySection:
     """Validate `values` as `section`; raises ConfigError naming `source`, the key, the value and what is allowed."""
     try:
@@ -36,7 +42,7 @@ def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> 
             + ("" if item["type"] == "missing" or isinstance(item["input"], dict) else f" (got {item['input']!r})")
             for item in error.errors()
         )
-        raise ConfigError(f"{source} cannot be used: {problems}.") from error
+        raise ConfigError(without_password(f"{source} cannot be used: {problems}.")) from error
 
 
 def load_yaml(section: type[AnySection], path: Path, *, overrides: tuple[str, ...] = ()) -> AnySection:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxr_ray.config.fitting import AugmentConfig, ComputeConfig, MemberConfig, OptimizeConfig
+from cxr_ray.config.fitting import LARGEST_SEED, AugmentConfig, ComputeConfig, MemberConfig, OptimizeConfig
 from cxr_ray.config.images import DecodeConfig
 from cxr_ray.config.manifest import ManifestConfig
 from cxr_ray.config.section import Section
@@ -13,7 +13,11 @@ from cxr_ray.config.section import Section
 class TrackingConfig(Section):
     """Where the epochs of a run can be looked at, beside the TensorBoard events and JSON lines in the output."""
 
-    mlflow: str | None = Field(None, description="MLflow tracking URI, e.g. http://host:5000; needs the extra mlflow.")
+    mlflow: str | None = Field(
+        None,
+        description="MLflow tracking URI, e.g. http://host:5000; needs the extra mlflow. MLflow takes user and password"
+        " from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD too, where they stand in no file.",
+    )
     experiment: str = Field("cxr-ray", min_length=1, description="MLflow experiment.")
 
 
@@ -33,7 +37,9 @@ class TrainConfig(Section):
     combination: Combination = Field(
         "mean", description="`mean` of probabilities (CTP), majority `vote` per finding (PTC-lw), `mode` of label sets."
     )
-    seed: int = Field(0, ge=0, description="Seed of the split, the weights, the order and the augmentation.")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="Seed of the split, the weights, the order and the augmentation."
+    )
 
     @model_validator(mode="after")
     def _members_differ(self) -> Self:

@@ -26,7 +26,10 @@ _VIEW, _MIXTURE, _DROPOUT = 0, 1, 2  # streams of random numbers that must not b
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order of one epoch: global batches of indices, and what its random numbers depend on."""
+    """The order of one epoch: global batches of indices, and what its random numbers depend on.
+
+    All batches are of one size, but that the last may be smaller.
+    """
 
     number: int
     seed: int
@@ -34,7 +37,7 @@ class Order:
 
     def positions(self, step: int) -> Indices:
         """Places (B,) in the epoch of the images of a step."""
-        start = sum(len(batch) for batch in self.batches[:step])
+        start = step * len(self.batches[0])
         return np.arange(start, start + len(self.batches[step]))
 
     def dropout_seed(self, step: int, worker: Worker) -> int:

@@ -9,7 +9,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from cxr_ray.labels.manifest import Manifest, read_manifest
 from cxr_ray.models.calibration import calibration_errors, fit_thresholds
 from cxr_ray.training.cache import ModelInputs, open_part
 from cxr_ray.training.decoding import decode_once
-from cxr_ray.training.rehearsal import check_workers
-from cxr_ray.training.trainer import fit_members, prepare_member
+from cxr_ray.training.rehearsal import Rehearsal, rehearse
+from cxr_ray.training.trainer import check_run, fit_members, prepare_member
 
 Log = Callable[[str], None]
 RARE = 0.05  # share of the stated labels of the training part below which a finding is rare
@@ -123,7 +123,7 @@ def compare(config: TrainConfig, output: str, losses: Sequence[LossConfig], *, l
     output = storage.absolute(output)
     storage.check_writable(output)
     manifest = read_manifest(config.manifest, seed=config.seed)
-    check_workers(config, manifest)
+    check_run(config, manifest)
     runs = [_with_loss(config, loss) for loss in losses]
     jobs = [prepare_member(run, run.members[0], 0, manifest, output) for run in runs]
     cache, _ = decode_once(manifest, config, output, log=log)
@@ -138,6 +138,19 @@ def compare(config: TrainConfig, output: str, losses: Sequence[LossConfig], *, l
         logits = np.load(io.BytesIO(storage.get(job.logits("validation"))))
         rows.append(measure(name, logits, validation, findings=manifest.findings, rare=rare, seconds=seconds))
     return Comparison(config.members[0].name, rare, tuple(rows))
+
+
+def rehearse_losses(config: TrainConfig, losses: Sequence[LossConfig], *, log: Log) -> Rehearsal:
+    """Check all that `compare` checks before its long work, and estimate that work: the first member, once per loss.
+
+    Raises:
+        ManifestError: The table is wrong.
+        ConfigError: The member cannot be built, or there are fewer images than workers.
+    """
+    found = rehearse(_with_loss(config, losses[0]), log=log)
+    (member,) = found.members
+    rows = tuple(replace(member, name=f"{member.name} with {title(loss)}") for loss in losses)
+    return replace(found, members=rows, notes=(*found.notes, f"The weights are those of {title(losses[0])}."))
 
 
 def _with_loss(config: TrainConfig, loss: LossConfig) -> TrainConfig:

@@ -14,7 +14,7 @@ from cxr_ray.config import DecodeConfig, TrainConfig, digest_of
 from cxr_ray.errors import ManifestError
 from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.labels.manifest import Manifest
-from cxr_ray.training.cache import shard_schema, write_shard
+from cxr_ray.training.cache import open_part, shard_schema, write_shard
 
 Log = Callable[[str], None]
 _IMAGES_PER_SHARD = 256
@@ -27,7 +27,8 @@ def decode_once(manifest: Manifest, config: TrainConfig, output: str, *, log: Lo
     The folder is named by the digest of table and settings; a finished one is used again.
 
     Raises:
-        ManifestError: More images than `manifest.max_unreadable` cannot be read; names them with the reason.
+        ManifestError: More images than `manifest.max_unreadable` cannot be read, or none of train or validation can;
+            names them with the reason.
     """
     digest = digest_of({"manifest": manifest.digest, "decode": config.decode.model_dump(mode="json")})
     folder = storage.join(output, "cache", digest)
@@ -50,8 +51,19 @@ def decode_once(manifest: Manifest, config: TrainConfig, output: str, *, log: Lo
             f"{len(faults)} images of the manifest cannot be read (allowed: {allowed}): {' '.join(faults[:5])}"
             " Remove them from the table or raise manifest.max_unreadable."
         )
+    if faults:
+        _check_parts(folder, faults)
     storage.put(marker, json.dumps({"faults": faults}).encode())
     return folder, len(faults)
+
+
+def _check_parts(folder: str, faults: list[str]) -> None:
+    """Refuse shards without an image of train or of validation: few unreadable images may be all of a small part."""
+    for part in ("train", "validation"):
+        if not len(open_part(folder, part)):
+            raise ManifestError(
+                f"No image of the part {part} can be read: {' '.join(faults[:5])} Mend these files or list others."
+            )
 
 
 def _follow(done: ray.data.Dataset, total: int, log: Log) -> list[str]:

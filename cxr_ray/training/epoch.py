@@ -21,7 +21,7 @@ from cxr_ray.training.losses import Loss, reduced
 from cxr_ray.training.sampling import dealt, ordered
 from cxr_ray.training.state import State, kept, no_steps, snapshot
 from cxr_ray.training.step import Outcome, Tools, bare, check_finite, update
-from cxr_ray.training.validation import macro_auroc, mean_average_precision, predict_part
+from cxr_ray.training.validation import check_logits, macro_auroc, mean_average_precision, predict_part
 from cxr_ray.training.workers import Worker, agreed, summed
 
 _STEPS_PER_LOOK = 8  # how often the workers ask the first one's clock, which costs a broadcast
@@ -84,9 +84,14 @@ class Run:
 
 
 def next_epoch(run: Run, state: State) -> State:
-    """Train the rest of one epoch, validate, report; returns the state after it."""
+    """Train the rest of one epoch, validate, report; returns the state after it.
+
+    Raises:
+        ConfigError: A loss, a gradient, or a logit of the validation part is not finite.
+    """
     state, waiting = _train_epoch(run, state)
     logits = predict_part(run.judged, run.validation, worker=run.worker, precision=run.plan.optimize.precision)
+    check_logits(logits, run.validation, place=f"the validation part after epoch {state['epoch'] + 1}")
     labels = torch.from_numpy(run.validation.labels)
     epoch = Epoch(
         number=state["epoch"],
@@ -100,7 +105,8 @@ def next_epoch(run: Run, state: State) -> State:
         waiting=waiting,
         best=False,
     )
-    value = selection_value(epoch, run.plan.optimize.selection)
+    # The best epoch, and the end that patience sets, follow from this number alone.
+    value = agreed(selection_value(epoch, run.plan.optimize.selection), run.worker)
     epoch = replace(epoch, best=value > state["best_value"])
     changes: dict[str, Any] = {"epoch": epoch.number + 1, **no_steps()}
     changes["history"] = [*state["history"], epoch.to_dict()]
@@ -168,6 +174,7 @@ def _update(run: Run, batch: batches.Batch, order: batches.Order, state: State) 
         run.tools,
         batches.views(batch, run.plan.views, device),
         batch.labels.to(device, non_blocking=True),
+        num_images=len(order.batches[batch.step]),
         num_stated=batch.num_stated,
         counts=batch.counts.to(device, non_blocking=True),
         progress=step / num_steps,
@@ -192,7 +199,7 @@ def _due(run: Run, done: int, saved: float) -> bool:
         return True
     if compute.checkpoint_minutes is None or done % _STEPS_PER_LOOK:
         return False
-    return agreed(time.monotonic() - saved > 60.0 * compute.checkpoint_minutes, run.worker)
+    return bool(agreed(time.monotonic() - saved > 60.0 * compute.checkpoint_minutes, run.worker))
 
 
 # --- what an epoch is judged by ----------------------------------------------------------------------------------

@@ -9,20 +9,22 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import RayError
 from safetensors.torch import load as load_tensors
 
 from cxr_ray import storage
 from cxr_ray.config import TrainConfig
-from cxr_ray.errors import ConfigError, CxrRayError
+from cxr_ray.errors import ConfigError, CxrRayError, Fault, StorageError
 from cxr_ray.models import member
 from cxr_ray.models.member import MemberSpec
 from cxr_ray.training.assembly import Job, file_logits, file_member
 from cxr_ray.training.cache import open_part
 from cxr_ray.training.epoch import Epoch, Plan
+from cxr_ray.training.failures import explained
 from cxr_ray.training.loop import fit
 from cxr_ray.training.stages import final_scale
 from cxr_ray.training.state import State, read_state, write_state
-from cxr_ray.training.validation import predict_part
+from cxr_ray.training.validation import check_logits, predict_part
 from cxr_ray.training.workers import Worker
 
 
@@ -66,7 +68,13 @@ class Board:
 def fit_member(
     settings: dict[str, Any], job: dict[str, Any], cache: str, resources: dict[str, float], runs: str, board: Any
 ) -> None:
-    """Run one member through Ray Train and file its best weights, validation logits and history."""
+    """Run one member through Ray Train and file its best weights, validation logits and history.
+
+    Raises:
+        ConfigError: What its workers found wrong together, such as a loss that is not finite.
+        StorageError: A checkpoint cannot be written.
+        TrainingError: Ray Train gave it up for another reason, which the sentence names.
+    """
     config = TrainConfig.model_validate(settings)
     item = Job(**{**job, "spec": MemberSpec(**job["spec"])})
     # A report waits until the controller looks, every 2 s by default: a checkpoint took as long (Ray 2.60).
@@ -86,7 +94,10 @@ def fit_member(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except (ray.train.TrainingFailedError, RayError) as error:
+        raise explained(error, item.spec.name) from error
     end = ray.get(board.end_of.remote(item.spec.name))
     if end is not None:
         raise end
@@ -121,19 +132,23 @@ def worker_loop(arguments: dict[str, Any]) -> None:
             wrap=data_parallel,
             say=partial(board.say.remote, job.spec.name) if worker.rank == 0 else lambda sentence: None,
         )
+        network.load_state_dict(state["best_weights"])
+        member.scale_outputs(network, final_scale(config.optimize))
+        _predict_test(network, job, arguments["cache"], config.optimize.precision, worker)
     except ConfigError as error:
         ray.get(board.give_up.remote(job.spec.name, error))
-        return
-    network.load_state_dict(state["best_weights"])
-    member.scale_outputs(network, final_scale(config.optimize))
-    _predict_test(network, job, arguments["cache"], config.optimize.precision, worker)
 
 
 def _predict_test(network: member.Member, job: Job, cache: str, precision: str, worker: Worker) -> None:
-    """File the best weights' logits of the test part, if there is one: all workers compute, the first one writes."""
+    """File the best weights' logits of the test part, if there is one: all workers compute, the first one writes.
+
+    Raises:
+        ConfigError: Logits are not finite.
+    """
     test = open_part(cache, "test")
     if len(test):
         logits = predict_part(network, test, worker=worker, precision=precision)
+        check_logits(logits, test, place="the test part, with the best weights")
         if worker.rank == 0:
             file_logits(job, "test", logits)
 
@@ -165,4 +180,12 @@ def report_to_ray(epoch: Epoch | None, state: State, *, worker: Worker, name: st
         board.post.remote(name, epoch.to_dict())
     with tempfile.TemporaryDirectory() as folder:
         write_state(folder, state)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        try:
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StorageError(
+                Fault.STORAGE_UNAVAILABLE,
+                f"The checkpoint of member {name} cannot be written ({reason}); check the space and the permissions of"
+                " --output.",
+            ) from error

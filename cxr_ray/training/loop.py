@@ -21,6 +21,7 @@ from cxr_ray.training.losses import Loss, loss_function
 from cxr_ray.training.stages import Stage, stages
 from cxr_ray.training.state import State, check_state, first_state, next_stage, restore
 from cxr_ray.training.step import Tools, make_tools
+from cxr_ray.training.validation import has_both_classes
 from cxr_ray.training.workers import Worker
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -44,12 +45,18 @@ def fit(
     workers call it equally often. The state resumes the run where it was, also with another number of workers.
 
     Raises:
-        ConfigError: A loss is not finite, there are fewer images than workers, or `resume` has other settings.
+        ConfigError: A loss or a logit is not finite, there are fewer images than workers, or `resume` has other
+            settings.
     """
     if worker.world > min(len(train), plan.optimize.batch_size):
         raise ConfigError(
             f"{worker.world} workers share batches of {min(len(train), plan.optimize.batch_size)} images; lower"
             " compute.workers or raise optimize.batch_size."
+        )
+    if plan.optimize.selection != "loss" and not has_both_classes(validation.labels):
+        say(
+            f"No finding of the validation part is stated both present and absent: {plan.optimize.selection} is"
+            " undefined, and the loss chooses the best epoch."
         )
     state = first_state(plan.digest) if resume is None else check_state(resume, plan.digest)
     layout = torch.channels_last if plan.compute.channels_last else torch.contiguous_format
@@ -115,7 +122,7 @@ def compile_member(member: Member, device: str, *, say: Callable[[str], None]) -
             member.eval()(torch.zeros(2, 1, member.size, member.size, device=device))
     except RuntimeError as error:  # all of torch.compile's own errors are
         member._compiled_call_impl = None
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         say(f"torch.compile does not work here ({type(error).__name__}: {reason}); going on without it.")
 
 

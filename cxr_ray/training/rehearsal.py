@@ -23,7 +23,7 @@ from cxr_ray.models.member import Member
 from cxr_ray.training.losses import bce, reduced
 from cxr_ray.training.results import loss_weights
 from cxr_ray.training.stages import num_epochs
-from cxr_ray.training.tracking import Tracking
+from cxr_ray.training.tracking import check_tracking
 
 Log = Callable[[str], None]
 _BATCH = 2  # the fewest images that a batch norm can be trained with
@@ -91,8 +91,7 @@ def rehearse(config: TrainConfig, *, log: Log) -> Rehearsal:
     images = {str(part): int(count) for part, count in manifest.counts()["images"].items()}
     log(f"Training table {manifest.digest}: {len(manifest.frame):,} images.")
     check_workers(config, manifest)
-    with Tracking({}, config.tracking, say=log):
-        pass  # says now whether MLflow can be had
+    check_tracking(config.tracking)
     seconds, faults = _time_decoding(config, manifest)
     estimates = []
     for item in config.members:

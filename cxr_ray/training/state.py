@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxr_ray.errors import ConfigError
+from cxr_ray.errors import ConfigError, Fault, StorageError
 from cxr_ray.training.step import Tools, bare
 
 State = dict[str, Any]
@@ -109,8 +109,15 @@ def kept(value: Any) -> Any:
 
 
 def write_state(folder: str, state: State) -> None:
-    """Write the one file of a checkpoint into a local folder."""
-    torch.save(state, Path(folder, _FILE))
+    """Write the one file of a checkpoint into a local folder. Raises StorageError when it cannot be written."""
+    try:
+        torch.save(state, Path(folder, _FILE))
+    except (OSError, RuntimeError) as error:  # torch's own writer knows RuntimeError only, also for a full disk
+        raise StorageError(
+            Fault.STORAGE_UNAVAILABLE,
+            f"A checkpoint cannot be written to the temporary folder {folder} ({type(error).__name__}); free some space"
+            " there, or name another folder with TMPDIR.",
+        ) from error
 
 
 def read_state(folder: str) -> State:

@@ -21,6 +21,8 @@ from cxr_ray.training.losses import Loss
 from cxr_ray.training.workers import Worker, average_buffers, gathered
 
 _MOST_NAMED = 16  # images in the sentence about a loss that is not finite
+# Thirty halvings of torch's first scale. Source: fairseq's --min-loss-scale.
+_LEAST_SCALE = 1e-4
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -74,6 +76,7 @@ def update(
     images: Tensor,
     labels: Tensor,
     *,
+    num_images: int,
     num_stated: int,
     counts: Tensor | None = None,
     progress: float,
@@ -83,14 +86,15 @@ def update(
     """One update from this worker's images (n, 1, S, S) in 0..1 and labels (n, F) of a global batch.
 
     The loss is the sum over the stated labels of all workers by their number `num_stated`, so that it does not depend
-    on how the batch is dealt out or accumulated. `counts` (2,) are positives and negatives of the global batch, `rate`
-    the learning rate, `seed` that of dropout, `progress` the share of the training done.
+    on how the batch is dealt out or accumulated. `num_images` (B) and `counts` (2,) are images, positives and negatives
+    of the global batch, `rate` the learning rate, `seed` that of dropout, `progress` the share of the training done.
     """
     tools.mode(bare(tools.network))
     tools.optimizer.zero_grad(set_to_none=True)
     for group in tools.optimizer.param_groups:
         group["lr"] = rate
-    num_parts = min(tools.accumulate, len(images))
+    # The same on all workers, who may talk in every part (SyncBatchNorm), and for none more than it has images.
+    num_parts = min(tools.accumulate, num_images // tools.worker.world)
     factor = tools.worker.world / max(num_stated, 1)  # DDP divides the gradients by the number of workers
     losses = []
     for part, (pixels, truth) in enumerate(
@@ -142,21 +146,38 @@ def check_finite(outcome: Outcome, uris: Sequence[Sequence[str]], *, tools: Tool
     """Stop on all workers when an update was not finite; `uris` (n,) are those of each image, or of its mixture.
 
     All workers see the same gradient norm, so that they agree without a word; only then do they ask each other for
-    names. A step that the fp16 scaler left out while all losses are finite is its way of finding the scale.
+    names. A step that the fp16 scaler left out while all losses are finite is its way of finding the scale, unless
+    there is none.
 
     Raises:
-        ConfigError: Names the images whose loss is not finite, or the whole batch where only the gradient is not.
+        ConfigError: Names the images whose loss is not finite, or the whole batch where only the gradient is not; or
+            the scaler has found no scale.
     """
     if bool(outcome.norm.isfinite()):
         return
     mine = [name for names, fine in zip(uris, outcome.finite.tolist(), strict=True) if not fine for name in names]
     named = list(chain.from_iterable(gathered(mine, tools.worker)))
     if not named and tools.scaler.is_enabled():
+        _check_scale(tools.scaler.get_scale(), place)
         return
     what = "loss" if named else "gradient"
     named = named or list(chain.from_iterable(gathered(list(chain.from_iterable(uris)), tools.worker)))
-    listed = ", ".join(named[:_MOST_NAMED]) + (f" and {len(named) - _MOST_NAMED} more" * (len(named) > _MOST_NAMED))
     raise ConfigError(
-        f"The {what} is not finite in {place}, with {listed}; look at these images and their labels, lower"
+        f"The {what} is not finite in {place}, with {first_named(named)}; look at these images and their labels, lower"
         " optimize.learning_rate or optimize.clip_norm, or take bf16 or fp32 for optimize.precision."
     )
+
+
+def _check_scale(scale: float, place: str) -> None:
+    """Give up when the fp16 scaler has gone below any useful scale: from then on it leaves out every step."""
+    if scale < _LEAST_SCALE:
+        raise ConfigError(
+            f"The gradient overflows fp16 at every scale, down to {scale:.0e} in {place}; take bf16 or fp32 for"
+            " optimize.precision, or lower optimize.learning_rate."
+        )
+
+
+def first_named(uris: Sequence[str]) -> str:
+    """The first of `uris`, and how many more there are."""
+    more = len(uris) - _MOST_NAMED
+    return ", ".join(uris[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

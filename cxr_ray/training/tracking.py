@@ -7,6 +7,7 @@ killed driver did not hear of comes with the member's history. Knows no Ray and 
 
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from cxr_ray import storage
-from cxr_ray.config import TrackingConfig
+from cxr_ray.config import TrackingConfig, without_password
 from cxr_ray.errors import ConfigError
 from cxr_ray.training.curves import draw_curves
 
@@ -75,6 +76,12 @@ class Tracking:
             earlier = read_ledger(self._folders[name])
             self._writers[name] = self._stack.enter_context(Events(folder, earlier))
         return self._writers[name]
+
+
+def check_tracking(config: TrackingConfig) -> None:
+    """Ask once whether MLflow is there, and leave nothing behind. Raises ConfigError when it is not."""
+    if config.mlflow is not None:
+        Mlflow(config.mlflow, config.experiment, say=print)
 
 
 def read_ledger(folder: str) -> list[Entry]:
@@ -149,10 +156,15 @@ class Mlflow:
     """One MLflow run per member, found again by the member's folder, which its digest names.
 
     A server that fails later than the first call is reported and costs no epoch: the next one sends what is missing.
+    The address may hold a password, and is never shown with it.
     """
 
     def __init__(self, uri: str, experiment: str, *, say: Say) -> None:
-        """Open the experiment at a tracking URI. Raises ConfigError when MLflow is not installed or not there."""
+        """Look for the experiment at a tracking URI, which the first epoch creates when there is none.
+
+        Raises:
+            ConfigError: MLflow is not installed or not there.
+        """
         try:
             from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
@@ -160,16 +172,21 @@ class Mlflow:
             raise ConfigError(
                 "tracking.mlflow is set, but MLflow is not installed; pip install 'cxr-ray[mlflow]', or leave it out."
             ) from error
-        self._error, self._say, self._uri = MlflowException, say, uri
+        # MLflow's own defaults wait four minutes for a server that is not there, and with them the driver.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        self._error, self._say, self._uri = MlflowException, say, without_password(uri)
         self._runs: dict[str, str] = {}
+        self._name = experiment
         try:
             self._client = MlflowClient(tracking_uri=uri)
             known = self._client.get_experiment_by_name(experiment)
-            self._experiment = known.experiment_id if known else self._client.create_experiment(experiment)
         except MlflowException as error:
+            # From none, because the traceback of --debug would show the address.
             raise ConfigError(
-                f"tracking.mlflow: {uri} does not answer ({' '.join(str(error).split())[:200]}); check the address."
-            ) from error
+                f"tracking.mlflow: {self._uri} does not answer ({_reason(error)}); check the address."
+            ) from None
+        self._experiment: str | None = known.experiment_id if known else None
 
     def send(self, folder: str, entries: Sequence[Entry], *, finished: bool) -> None:
         """Send the epochs of a member that its run does not hold yet, and end the run when it is finished."""
@@ -183,8 +200,9 @@ class Mlflow:
             if finished:
                 self._client.set_terminated(run)
         except self._error as error:
-            reason = " ".join(str(error).split())[:200]
-            self._say(f"MLflow at {self._uri} takes nothing now ({reason}); the next epoch sends what is missing.")
+            self._say(
+                f"MLflow at {self._uri} takes nothing now ({_reason(error)}); the next epoch sends what is missing."
+            )
 
     def _send_epoch(self, run: str, entry: Entry, step: int) -> None:
         """Send one epoch; the learning rate, which is always defined, last, as the sign that it is whole."""
@@ -194,14 +212,18 @@ class Mlflow:
 
     def _run(self, folder: str) -> str:
         """The run of a member, begun when there is none."""
+        if self._experiment is None:
+            self._experiment = self._client.create_experiment(self._name)
         if folder not in self._runs:
             name = folder.rstrip("/").rpartition("/")[2]
             tag = f"tags.`cxr_ray.run` = '{name}'"
             found = self._client.search_runs([self._experiment], filter_string=tag, max_results=1)
-            run = found[0] if found else self._begin(name)
+            tags = {"cxr_ray.run": name}
+            run = found[0] if found else self._client.create_run(self._experiment, run_name=name, tags=tags)
             self._runs[folder] = run.info.run_id
         return self._runs[folder]
 
-    def _begin(self, name: str) -> Any:
-        """A new run."""
-        return self._client.create_run(self._experiment, run_name=name, tags={"cxr_ray.run": name})
+
+def _reason(error: Exception) -> str:
+    """What MLflow says, which may quote the address, in one line."""
+    return without_password(" ".join(str(error).split()))[:200]

@@ -6,6 +6,7 @@ command again continues: decoded shards, finished members and the last checkpoin
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 
 from cxr_ray import storage
 from cxr_ray.config import MemberConfig, TrainConfig, digest_of
@@ -22,10 +24,12 @@ from cxr_ray.labels.manifest import Manifest, read_manifest
 from cxr_ray.models import member
 from cxr_ray.training.assembly import Job, assemble
 from cxr_ray.training.decoding import decode_once
+from cxr_ray.training.failures import explained
 from cxr_ray.training.fitting import Board, fit_member, run_name
+from cxr_ray.training.progress import Pace, epoch_line
 from cxr_ray.training.rehearsal import check_workers
 from cxr_ray.training.stages import num_epochs
-from cxr_ray.training.tracking import Tracking
+from cxr_ray.training.tracking import Tracking, check_tracking
 
 Log = Callable[[str], None]
 _POLL = 2.0  # seconds between looks at the progress of the members
@@ -44,8 +48,9 @@ class TrainResult:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain values."""
-        return asdict(self)
+        """The result as plain values; an undefined AUROC is null."""
+        auroc = {name: defined(value) for name, value in self.member_auroc.items()}
+        return {**asdict(self), "member_auroc": auroc, "ensemble_auroc": defined(self.ensemble_auroc)}
 
     def lines(self) -> list[str]:
         """The result for a person."""
@@ -56,6 +61,11 @@ class TrainResult:
         ]
 
 
+def defined(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
+
+
 def train(config: TrainConfig, output: str, *, log: Log) -> TrainResult:
     """Train every member of `config`, calibrate the ensemble and write its bundle to OUTPUT/ensemble.
 
@@ -63,15 +73,17 @@ def train(config: TrainConfig, output: str, *, log: Log) -> TrainResult:
 
     Raises:
         ManifestError: The table is wrong, or more images than allowed cannot be read.
-        ConfigError: `output` cannot be written, a backbone cannot be had, or the cluster cannot hold a worker.
+        ConfigError: `output` cannot be written, a backbone cannot be had, the cluster cannot hold a worker, MLflow does
+            not answer, or a loss or a logit is not finite.
         StorageError: `output` stops taking what is written.
+        TrainingError: A member failed more often than `compute.max_failures`.
     """
     started = time.monotonic()
     output = storage.absolute(output)
     storage.check_writable(output)
     manifest = read_manifest(config.manifest, seed=config.seed)
     log(f"Training table {manifest.digest}: {_one_line(manifest)}")
-    check_workers(config, manifest)
+    check_run(config, manifest)
     specs = [prepare_member(config, item, index, manifest, output) for index, item in enumerate(config.members)]
     cache, unreadable = decode_once(manifest, config, output, log=log)
     fitted = fit_members(config, specs, cache, output, log=log)
@@ -86,6 +98,13 @@ def train(config: TrainConfig, output: str, *, log: Log) -> TrainResult:
         unreadable=unreadable,
         seconds=time.monotonic() - started,
     )
+
+
+def check_run(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuse now, with a ConfigError, what would stop the run after hours of decoding."""
+    check_workers(config, manifest)
+    share_cluster(config, len(config.members))
+    check_tracking(config.tracking)
 
 
 def _one_line(manifest: Manifest) -> str:
@@ -132,33 +151,53 @@ def _fit_unfinished(
         if job not in waiting:
             log(f"Member {job.spec.name} is trained already.")
     if waiting:
-        resources, at_once = _share_cluster(config, len(waiting))
+        resources, at_once = share_cluster(config, len(waiting))
         # Its node may die; what is pinned then is lost, and the members' histories fill the ledger.
         board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()
         fit_remotely = ray.remote(num_cpus=0)(fit_member)
         running: dict[Any, Job] = {}
-        started = time.monotonic()
+        pace, total = Pace(), num_epochs(config.optimize)
         log(f"Training {len(waiting)} members, {at_once} at a time, with {_workers(config)} each.")
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                settings = config.model_dump(mode="json")
-                task = fit_remotely.remote(settings, asdict(job), cache, resources, storage.join(output, "runs"), board)
-                running[task] = job
+                arguments = (worker_settings(config), asdict(job), cache, resources, storage.join(output, "runs"))
+                running[fit_remotely.remote(*arguments, board)] = job
+                pace.begin(job.spec.name, now=time.monotonic())
             finished, _ = ray.wait(list(running), timeout=_POLL)
             epochs, sentences = ray.get(board.drain.remote())
             for sentence in sentences:
                 log(sentence)
-            _log_epochs(epochs, config, started, log)
             for name, epoch in epochs:
+                left = pace.left(name, done=int(epoch["number"]) + 1, total=total, now=time.monotonic())
+                log(epoch_line(name, epoch, total=total, left=left))
                 tracking.add(name, epoch)
             for task in finished:
-                ray.get(task)
+                _finish(task, running[task].spec.name)
                 log(f"Member {running.pop(task).spec.name} is trained.")
 
 
-def _share_cluster(config: TrainConfig, num_members: int) -> tuple[dict[str, float], int]:
-    """Resources of one worker, and how many members run at once on the cluster there is."""
+def worker_settings(config: TrainConfig) -> dict[str, Any]:
+    """What workers get to know of the settings: not the tracking, whose address may hold a password."""
+    return config.model_dump(mode="json", exclude={"tracking"})
+
+
+def _finish(task: Any, name: str) -> None:
+    """Raise what ended the task of a member, if anything did."""
+    try:
+        ray.get(task)
+    except RayTaskError:  # holds the error as `fit_member` raised it
+        raise
+    except RayError as error:  # the process or the node of `fit_member` itself
+        raise explained(error, name) from error
+
+
+def share_cluster(config: TrainConfig, num_members: int) -> tuple[dict[str, float], int]:
+    """Resources of one worker, and how many members run at once on the cluster there is.
+
+    Raises:
+        ConfigError: The cluster cannot hold the workers of one member.
+    """
     total, compute = ray.cluster_resources(), config.compute
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
     fewest, most = compute.fewest_workers, compute.most_workers
@@ -185,15 +224,3 @@ def _workers(config: TrainConfig) -> str:
     """How many workers a member has, in words."""
     fewest, most = config.compute.fewest_workers, config.compute.most_workers
     return f"{most} worker(s)" if fewest == most else f"{fewest} to {most} workers"
-
-
-def _log_epochs(epochs: Sequence[tuple[str, dict[str, float]]], config: TrainConfig, started: float, log: Log) -> None:
-    """One line per epoch, with rate and time left for its member."""
-    for name, epoch in epochs:
-        number, total = int(epoch["number"]) + 1, num_epochs(config.optimize)
-        left = (time.monotonic() - started) / number * (total - number)
-        log(
-            f"{name} epoch {number}/{total}: loss {epoch['train_loss']:.3f}, validation {epoch['validation_loss']:.3f},"
-            f" macro AUROC {epoch['macro_auroc']:.3f}{' (best)' if epoch['best'] else ''},"
-            f" {epoch['images_per_second']:.0f} images/s, about {left:.0f} s left"
-        )

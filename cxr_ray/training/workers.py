@@ -39,13 +39,13 @@ def gathered(mine: Said, worker: Worker) -> list[Said]:
     return said
 
 
-def agreed(mine: bool, worker: Worker) -> bool:
-    """What the first worker says, on all of them: clocks differ."""
+def agreed(mine: float, worker: Worker) -> float:
+    """The number, or the yes or no, of the first worker on all of them: clocks differ, and so may the last digits."""
     if worker.world == 1:
         return mine
-    answer = torch.tensor([mine], dtype=torch.int32, device=worker.device)
+    answer = torch.tensor([mine], dtype=torch.float64, device=worker.device)
     dist.broadcast(answer, src=0)
-    return bool(answer.item())
+    return float(answer.item())
 
 
 def average_buffers(network: nn.Module, worker: Worker) -> None:

@@ -14,7 +14,16 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.labels.manifest import read_manifest
 from cxr_ray.models.member import create
 from cxr_ray.training.cache import ModelInputs, open_part
-from cxr_ray.training.comparison import Comparison, LossResult, compare, losses_of, measure, rare_findings, title
+from cxr_ray.training.comparison import (
+    Comparison,
+    LossResult,
+    compare,
+    losses_of,
+    measure,
+    rare_findings,
+    rehearse_losses,
+    title,
+)
 from tests.training.test_trainer import FINDINGS, make_table, settings
 
 
@@ -88,6 +97,14 @@ def test_lines_are_a_table():
 def test_rare_findings_are_those_of_the_training_part(tmp_path):
     config = configured(make_table(tmp_path))
     assert rare_findings(read_manifest(config.manifest, seed=0)) == ()
+
+
+def test_rehearse_losses_estimates_the_first_member_with_each(tmp_path):
+    config = configured(make_table(tmp_path))
+    found = rehearse_losses(config, losses_of("bce:none,asymmetric", config), log=lambda line: None)
+    assert [item.name for item in found.members] == ["a with bce weighting=none", "a with asymmetric"]
+    assert found.members[0].seconds == found.members[1].seconds > 0
+    assert "The weights are those of bce weighting=none." in found.lines()
 
 
 @pytest.mark.slow

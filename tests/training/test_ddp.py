@@ -2,6 +2,7 @@
 
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,29 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "compute": {"accumulate": 2, "checkpoint_steps": 2},
     },
 }
+UNEVEN = {**STEPS, "batch_size": 9, "compute": {"accumulate": 5}}
+PATIENT = {"epochs": 8, "batch_size": 10, "learning_rate": 0.05, "patience": 1, "selection": "loss"}
 NORMED = {**STEPS, "epochs": 2, "second_stage": {"epochs": 1}}
+
+
+def count_parts(shards: str, **options: Any) -> list[int]:
+    """Images of each part that goes through the network in training, where SyncBatchNorm would talk to the others."""
+    member, sizes = tiny_member("test_convnext"), []
+
+    def note(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if network.training:
+            sizes.append(len(inputs[0]))
+
+    member.register_forward_pre_hook(note)
+    fit_squares(shards, a_plan(**UNEVEN), member=member, **options)
+    return sizes
 
 
 def run_worker(rank: int, world: int, port: int, shards: str, folder: str) -> None:
     """What each process does: all scenarios, its last states into `folder`."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))
     options: dict[str, Any] = {
         "worker": Worker(rank, world),
         "wrap": lambda member: DistributedDataParallel(member, broadcast_buffers=False),
@@ -54,6 +70,12 @@ def run_worker(rank: int, world: int, port: int, shards: str, folder: str) -> No
         fit_squares(shards, a_plan(), data=data, **options)
     except ConfigError as error:
         found["sentence"] = str(error)
+    found["parts"] = count_parts(shards, **options)
+    # As if the ranks had come to other numbers: then the first one's are those of all.
+    data = parts(shards)
+    if rank == 1:
+        data["validation"].labels[:] = 1.0 - data["validation"].labels
+    found["disagreed"] = fit_squares(shards, a_plan(**PATIENT), member=tiny_member(), data=data, **options)[1]
     torch.save(found, Path(folder, f"{rank}.pt"))
     dist.destroy_process_group()
 
@@ -104,6 +126,20 @@ def test_fit_state_of_two_workers_goes_on_with_one(shards, pair):
     _, resumed = fit_squares(shards, plan, member=tiny_member("test_convnext"), resume=states[0])
     expected = weights_of(states[-1])
     assert all(close(tensor, expected[key]) for key, tensor in weights_of(resumed[-1]).items())
+
+
+def test_fit_shares_of_unequal_size_have_as_many_parts_and_none_is_empty(pair):
+    """Batches of nine in up to five parts: four is the most that both can have."""
+    assert pair[0]["parts"] == [2, 1, 1, 1] * 3
+    assert pair[1]["parts"] == [1, 1, 1, 1] * 3
+
+
+def test_fit_workers_that_come_to_other_numbers_stop_after_the_same_epoch(pair):
+    ours, theirs = (pair[rank]["disagreed"][-1] for rank in range(2))
+    assert ours["history"][0]["validation_loss"] != theirs["history"][0]["validation_loss"]
+    keys = ("epoch", "best_epoch", "best_value", "anchor_epoch")
+    assert {key: ours[key] for key in keys} == {key: theirs[key] for key in keys}
+    assert all(torch.equal(ours["best_weights"][name], tensor) for name, tensor in theirs["best_weights"].items())
 
 
 def test_fit_all_workers_stop_with_the_same_sentence(pair):

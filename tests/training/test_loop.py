@@ -1,11 +1,14 @@
 """The plain torch loop: schedule, selection, early stopping, stages, and what stops it."""
 
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from cxr_ray.config.fitting import LARGEST_SEED
 from cxr_ray.errors import ConfigError
 from cxr_ray.training.cache import open_part
 from cxr_ray.training.epoch import Epoch, schedule, selection_value
@@ -134,21 +137,76 @@ def test_fit_fp16_steps_that_the_scaler_leaves_out_are_no_failure(shards):
     assert torch.equal(resumed[0]["weights"]["backbone.fc.weight"], states[0]["weights"]["backbone.fc.weight"])
 
 
+def test_fit_fp16_scaler_that_finds_no_scale_ends_in_a_sentence(shards):
+    """The gradient of one weight is infinite at any scale: all steps would be left out, to the end of the run."""
+    member = tiny_member()
+    member.backbone.get_parameter("fc.weight").register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(ConfigError, match=r"overflows fp16 at every scale, down to \de-05 in epoch \d, step \d; take"):
+        fit_squares(shards, a_plan(epochs=50, precision="fp16"), member=member)
+
+
+def test_fit_logits_that_are_not_finite_name_epoch_and_images(shards):
+    """Training goes on in batch statistics, and validation meets running ones that are broken."""
+    member = tiny_member()
+    member.backbone.get_buffer("bn1.running_var").fill_(-1.0)
+    member.backbone.get_submodule("bn1").momentum = 0.0
+    words = r"The logits are not finite in the validation part after epoch 1, with /000, /005, .*/035; lower optimize"
+    with pytest.raises(ConfigError, match=words):
+        fit_squares(shards, a_plan(), member=member)
+
+
+def test_fit_validation_of_one_class_chooses_by_the_loss_and_says_so(shards):
+    data, said = parts(shards), []
+    data["validation"].labels[:] = np.where(np.isnan(data["validation"].labels), np.nan, 0.0)
+    epochs, states = fit_squares(shards, a_plan(epochs=4), data=data, say=said.append)
+    assert all(math.isnan(epoch.macro_auroc) for epoch in epochs)
+    assert states[-1]["best_epoch"] == int(np.argmin([epoch.validation_loss for epoch in epochs]))
+    assert states[-1]["best_weights"] is not None
+    assert said == [
+        "No finding of the validation part is stated both present and absent: macro_auroc is undefined, and the loss"
+        " chooses the best epoch."
+    ]
+    fit_squares(shards, a_plan(epochs=1, selection="loss"), data=data, say=said.append)
+    fit_squares(shards, a_plan(epochs=1), say=said.append)
+    assert len(said) == 1
+
+
+def test_fit_largest_seed_is_small_enough_for_all_that_is_made_of_it(shards):
+    largest = replace(a_plan(sampler="class_aware", mixup=0.4, second_stage={"epochs": 1}), seed=LARGEST_SEED * 1_000)
+    epochs, _ = fit_squares(shards, largest, member=tiny_member(drop_rate=0.5))
+    assert len(epochs) == 3
+
+
 def test_fit_more_workers_than_images_in_a_batch_is_refused(shards):
     with pytest.raises(ConfigError, match="9 workers share batches of 8 images; lower"):
         fit_squares(shards, a_plan(), worker=Worker(0, 9))
 
 
 @pytest.mark.slow
-def test_compile_member_that_fails_goes_on_with_one_sentence(monkeypatch):
+def test_compile_member_that_fails_goes_on_with_one_sentence():
     said: list[str] = []
     member = tiny_member()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
-    compile_member(member, "cpu", say=said.append)
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
+        compile_member(member, "cpu", say=said.append)
+    torch._dynamo.reset()
     assert len(said) == 1
+    assert "No working C++ compiler found" in said[0]
     assert said[0].endswith("going on without it.")
     assert member(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for the CPU")
+def test_fit_compiled_member_takes_the_steps_of_an_eager_one(shards):
+    said: list[str] = []
+    member, steps = tiny_member(), {"epochs": 1, "batch_size": 16, "views": {"rotation": 0.0}}
+    eager, before = fit_squares(shards, a_plan(**steps))
+    compiled, after = fit_squares(shards, a_plan(**steps, compute={"compile": True}), member=member, say=said.append)
+    assert said == []
+    assert member._compiled_call_impl is not None
+    assert compiled[0].train_loss == pytest.approx(eager[0].train_loss, abs=1e-5)
+    assert compiled[0].validation_loss == pytest.approx(eager[0].validation_loss, abs=1e-4)
+    torch.testing.assert_close(after[-1]["best_logits"], before[-1]["best_logits"], rtol=0.0, atol=1e-3)
 
 
 def test_fit_state_holds_nothing_but_numbers_and_cpu_tensors(shards):

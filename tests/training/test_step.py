@@ -52,7 +52,7 @@ def weights_after(accumulate: int, **settings: object) -> torch.Tensor:
     images, labels = a_batch()
     tools = tools_of(network, accumulate=accumulate, **settings)
     for step in range(3):
-        update(tools, images, labels, num_stated=13, progress=0.0, rate=0.1, seed=step)
+        update(tools, images, labels, num_images=5, num_stated=13, progress=0.0, rate=0.1, seed=step)
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
@@ -82,7 +82,7 @@ def test_update_norm_is_that_before_clipping():
     before = network.layers[1].weight.detach().clone()
     outcome = update(
         tools_of(network, clip_norm=1e-9, optimizer="adam"),
-        images, labels, num_stated=13, progress=0.0, rate=0.0, seed=0,
+        images, labels, num_images=5, num_stated=13, progress=0.0, rate=0.0, seed=0,
     )  # fmt: skip
     assert outcome.norm > 1e-3
     clipped = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
@@ -97,7 +97,9 @@ def test_update_dropout_follows_the_seed_alone():
     def loss_of(seed: int) -> float:
         torch.rand(7)
         return float(
-            update(tools_of(network), images, labels, num_stated=13, progress=0.0, rate=0.0, seed=seed).loss_sum
+            update(
+                tools_of(network), images, labels, num_images=5, num_stated=13, progress=0.0, rate=0.0, seed=seed
+            ).loss_sum
         )
 
     assert loss_of(1) == loss_of(1)
@@ -107,7 +109,7 @@ def test_update_dropout_follows_the_seed_alone():
 def test_update_image_with_an_infinite_loss_is_marked():
     images, labels = a_batch()
     images[2] = math.inf
-    outcome = update(tools_of(Flat()), images, labels, num_stated=13, progress=0.0, rate=0.1, seed=0)
+    outcome = update(tools_of(Flat()), images, labels, num_images=5, num_stated=13, progress=0.0, rate=0.1, seed=0)
     assert outcome.finite.tolist() == [True, True, False, True, True]
     assert not outcome.norm.isfinite()
 
@@ -115,7 +117,16 @@ def test_update_image_with_an_infinite_loss_is_marked():
 def test_update_nothing_stated_changes_nothing():
     network = Flat()
     before = network.layers[1].weight.detach().clone()
-    update(tools_of(network), a_batch()[0], torch.full((5, 3), NAN), num_stated=0, progress=0.0, rate=0.1, seed=0)
+    update(
+        tools_of(network),
+        a_batch()[0],
+        torch.full((5, 3), NAN),
+        num_images=5,
+        num_stated=0,
+        progress=0.0,
+        rate=0.1,
+        seed=0,
+    )
     assert torch.equal(network.layers[1].weight, before)
 
 

@@ -3,8 +3,8 @@
 import json
 import struct
 import sys
+import traceback
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from cxr_ray import storage
 from cxr_ray.config import TrackingConfig
 from cxr_ray.errors import ConfigError
-from cxr_ray.training.tracking import Tracking, read_ledger
+from cxr_ray.training.tracking import Tracking, check_tracking, read_ledger
 
 
 def epoch(number: int, **changes: object) -> dict[str, object]:
@@ -108,56 +108,16 @@ def test_add_remote_output_has_lines_at_once_and_events_at_the_end(s3, tmp_path)
     assert sorted(step for tag, step, _ in events(tmp_path) if tag == "macro_auroc") == [1, 2]
 
 
-class FakeServer:
-    """What MLflow keeps, and what its client asks for, at the border of the import."""
-
-    def __init__(self) -> None:
-        self.runs: list[SimpleNamespace] = []
-        self.metrics: list[tuple[str, str, float, int]] = []
-        self.ended: list[str] = []
-        self.down = False
-
-    def get_experiment_by_name(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(experiment_id="7")
-
-    def search_runs(self, experiments: list[str], *, filter_string: str, max_results: int) -> list[SimpleNamespace]:
-        return [run for run in self.runs if f"'{run.name}'" in filter_string]
-
-    def create_run(self, experiment: str, *, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
-        self.runs.append(SimpleNamespace(name=run_name, info=SimpleNamespace(run_id=f"run {len(self.runs)}")))
-        return self.runs[-1]
-
-    def get_metric_history(self, run: str, key: str) -> list[SimpleNamespace]:
-        return [SimpleNamespace(step=metric[3]) for metric in self.metrics if metric[:2] == (run, key)]
-
-    def log_metric(self, run: str, key: str, value: float, *, timestamp: int, step: int) -> None:
-        if self.down:
-            raise sys.modules["mlflow.exceptions"].MlflowException("no connection")
-        self.metrics.append((run, key, value, step))
-
-    def set_terminated(self, run: str) -> None:
-        self.ended.append(run)
-
-
-@pytest.fixture
-def server(monkeypatch) -> FakeServer:
-    fake, modules = (
-        FakeServer(),
-        {name: ModuleType(name) for name in ("mlflow", "mlflow.exceptions", "mlflow.tracking")},
-    )
-    modules["mlflow.exceptions"].MlflowException = type("MlflowException", (Exception,), {})
-    modules["mlflow.tracking"].MlflowClient = lambda tracking_uri: fake
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return fake
-
-
 def test_mlflow_epochs_arrive_once_also_after_the_server_was_away(server, tmp_path):
-    folder, said, config = str(tmp_path / "a-1"), [], TrackingConfig(mlflow="http://there")
+    folder, said, config = str(tmp_path / "a-1"), [], TrackingConfig(mlflow="http://user:secret@there")
     track(folder, 0, config=config, said=said)
-    server.down = True
-    track(folder, 1, config=config, said=said)
-    assert said == ["MLflow at http://there takes nothing now (no connection); the next epoch sends what is missing."]
+    with Tracking({"a": folder}, config, say=said.append) as tracking:
+        server.down = True
+        tracking.add("a", epoch(1))
+    assert said == [
+        "MLflow at http://there takes nothing now (POST http://there/api: no connection); the next epoch sends what is"
+        " missing."
+    ]
     server.down = False
     with Tracking({"a": folder}, config, say=said.append) as tracking:
         tracking.add("a", epoch(2))
@@ -165,6 +125,19 @@ def test_mlflow_epochs_arrive_once_also_after_the_server_was_away(server, tmp_pa
     assert [run.name for run in server.runs] == ["a-1"]
     assert [metric[2:] for metric in server.metrics if metric[1] == "loss/train"] == [(1.0, 1), (0.5, 2), (1 / 3, 3)]
     assert server.ended == ["run 0"]
+
+
+def test_check_tracking_leaves_nothing_behind_and_shows_no_password(server):
+    config = TrackingConfig(mlflow="http://user:secret@there")
+    check_tracking(config)
+    assert (server.experiments, server.runs) == ({}, [])
+    server.down = True
+    with pytest.raises(ConfigError) as caught:
+        check_tracking(config)
+    assert str(caught.value) == (
+        "tracking.mlflow: http://there does not answer (GET http://there/api: no connection); check the address."
+    )
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_mlflow_not_installed_is_one_sentence(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Training through Ray Train: from a table to a bundle, and again without doing anything twice."""
 
+import json
 import os
 import pickle
 import signal
@@ -17,12 +18,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cxr_ray.config import TrainConfig
+from cxr_ray.config import TrackingConfig, TrainConfig, parse
 from cxr_ray.errors import ConfigError, ManifestError
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.training.assembly import calibrate
+from cxr_ray.training.comparison import compare, losses_of
 from cxr_ray.training.state import read_state
-from cxr_ray.training.trainer import train
+from cxr_ray.training.trainer import train, worker_settings
 from tests.conftest import PREPROCESS, write_image
 
 FINDINGS = ("Bright", "Noise")
@@ -64,8 +66,9 @@ def settings(table: Path, **changes: object) -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_train_table_to_bundle_and_the_same_again_does_nothing(ray_local, tmp_path):
-    config = TrainConfig.model_validate(settings(make_table(tmp_path)))
+def test_train_table_to_bundle_and_the_same_again_does_nothing(ray_local, tmp_path, server):
+    address = {"mlflow": "http://user:secret@there"}
+    config = TrainConfig.model_validate(settings(make_table(tmp_path), tracking=address))
     lines: list[str] = []
     result = train(config, str(tmp_path / "out"), log=lines.append)
     ensemble = load_ensemble(result.bundle)
@@ -80,6 +83,32 @@ def test_train_table_to_bundle_and_the_same_again_does_nothing(ray_local, tmp_pa
     assert second.digest == result.digest
     assert sum("is trained already" in line for line in again) == 2
     assert any("Decoded images are there already" in line for line in again)
+    assert sorted(run.name[0] for run in server.runs) == ["a", "b"]
+    assert "secret" not in "".join(lines + again)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+
+
+def test_worker_settings_are_all_but_the_tracking(tmp_path):
+    config = TrainConfig.model_validate(settings(make_table(tmp_path), tracking={"mlflow": "http://user:secret@there"}))
+    told = worker_settings(config)
+    assert "secret" not in json.dumps(told)
+    assert TrainConfig.model_validate(told) == config.model_copy(update={"tracking": TrackingConfig()})
+
+
+@pytest.mark.slow
+def test_train_validation_of_one_class_ends_in_a_bundle_and_says_what_is_undefined(ray_local, tmp_path):
+    table = make_table(tmp_path)
+    rows = pd.read_csv(table)
+    rows.loc[rows["part"] == "validation", list(FINDINGS)] = 0
+    rows.to_csv(table, index=False)
+    values = settings(table, members=[{"name": "a", "backbone": "test_resnet"}])
+    values["manifest"]["one_class"] = "allow"
+    lines: list[str] = []
+    result = train(TrainConfig.model_validate(values), str(tmp_path / "out"), log=lines.append)
+    assert any(line.startswith("a: No finding of the validation part is stated both present") for line in lines)
+    assert result.to_dict()["member_auroc"] == {"a": None}
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["ensemble_auroc"] is None
+    assert load_ensemble(result.bundle).spec.members == ("a",)
 
 
 @pytest.mark.slow
@@ -105,6 +134,30 @@ def test_train_killed_driver_ends_with_the_weights_of_one_that_was_not(tmp_path)
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["", "debug"])
+def test_train_member_that_fails_is_one_sentence_and_exit_code_1_and_a_traceback_only_with_debug(tmp_path, debug):
+    one = settings(make_table(tmp_path), members=[{"name": "a", "backbone": "test_resnet"}])
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({**one, "compute": {"max_failures": 0}}))
+    code = (
+        "from cxr_ray.cli import app; from cxr_ray.training import trainer; from tests.training import on_ray;"
+        "trainer.fit_member = on_ray.fit_member_with_a_bug; app()"
+    )
+    command = [sys.executable, "-c", code, "train", str(tmp_path / "train.yaml"), "--output", str(tmp_path / "out")]
+    done = subprocess.run([*command, *debug], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    sentence = (
+        "Member a could not be trained: the first error was TypeError: object of type 'int' has no len(); --debug"
+    )
+    if debug:
+        assert sentence in done.stderr
+        assert "in buggy_loop" in done.stderr
+    else:
+        assert done.stderr.splitlines()[-1].startswith(f"Error: {sentence}")
+        assert "Traceback" not in done.stderr
+
+
 def within_an_epoch(runs: Path) -> bool:
     """Whether a second epoch has been left in its middle by the last checkpoint."""
     for path in sorted(runs.glob("a-*/checkpoint_*/state.pt"))[-1:]:
@@ -123,8 +176,48 @@ def test_train_unreadable_image_is_named(ray_local, tmp_path):
 
 def test_train_workers_the_cluster_cannot_hold_are_refused(ray_local, tmp_path):
     config = TrainConfig.model_validate(settings(make_table(tmp_path), compute={"gpus_per_worker": 64}))
-    with pytest.raises(ConfigError, match="the cluster has 0; lower compute"):
-        train(config, str(tmp_path / "out"), log=lambda line: None)
+    assert_refused_before_decoding(config, tmp_path / "out", "the cluster has 0; lower compute")
+
+
+def test_train_mlflow_that_cannot_be_had_is_refused(ray_local, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", None)
+    config = TrainConfig.model_validate(settings(make_table(tmp_path), tracking={"mlflow": "http://there"}))
+    assert_refused_before_decoding(config, tmp_path / "out", "MLflow is not installed")
+
+
+def assert_refused_before_decoding(config: TrainConfig, output: Path, words: str) -> None:
+    losses = losses_of("bce,focal", config)
+    with pytest.raises(ConfigError, match=words):
+        train(config, str(output), log=lambda line: None)
+    with pytest.raises(ConfigError, match=words):
+        compare(config, str(output), losses, log=lambda line: None)
+    assert not (output / "cache").exists()
+    assert not (output / "work").exists()
+
+
+def test_train_part_of_which_nothing_can_be_read_is_one_sentence(ray_local, tmp_path):
+    table = make_table(tmp_path)
+    rows = pd.read_csv(table)
+    for name in rows.loc[rows["part"] == "validation", "uri"]:
+        (tmp_path / name).write_bytes(b"no image")
+    values = settings(table)
+    values["manifest"]["max_unreadable"] = 0.5
+    with pytest.raises(ManifestError, match=r"^No image of the part validation can be read: .*\.png: not_an_image"):
+        train(TrainConfig.model_validate(values), str(tmp_path / "out"), log=lambda line: None)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 2**32}, {"members": [{"name": "a", "backbone": "x", "seed": 2**32}]}])
+def test_seed_too_large_for_what_is_made_of_it_is_refused(tmp_path, changes):
+    with pytest.raises(ConfigError, match=r"seed: Input should be less than or equal to 4294967295"):
+        parse(TrainConfig, settings(make_table(tmp_path), **changes), source="train.yaml")
+
+
+def test_parse_password_in_a_wrong_place_is_not_shown(tmp_path):
+    with pytest.raises(ConfigError, match=r"tracking\.uri: Extra inputs .*'http://there:5000/x'") as caught:
+        parse(
+            TrainConfig, settings(make_table(tmp_path), tracking={"uri": "http://me:se@cret@there:5000/x"}), source="-"
+        )
+    assert "cret" not in str(caught.value)
 
 
 def test_calibrate_thresholds_and_probabilities_fit_the_labels():
