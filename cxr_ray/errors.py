@@ -4,6 +4,7 @@
     ├── ConfigError      a setting, a command line or an output folder cannot be used as given
     ├── ManifestError    the training table is wrong; the message lists every bad row it found
     ├── BundleError      an ensemble bundle is incomplete, inconsistent or made for something else
+    ├── ClusterError     a cluster has not the nodes that a job needs
     ├── StorageError     a folder or an object store did not answer as needed      (carries a fault)
     └── DecodeError      these bytes cannot become a model input                   (carries a fault)
 
@@ -147,6 +148,10 @@ class ManifestError(CxrRayError):
 
 class BundleError(CxrRayError):
     """An ensemble bundle is incomplete, inconsistent or made for something else."""
+
+
+class ClusterError(CxrRayError):
+    """A cluster has not the nodes that a job needs."""
 
 
 class _FaultError(CxrRayError):
