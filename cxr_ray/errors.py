@@ -6,7 +6,8 @@
     ├── TrainingError    a member could not be trained to its end on the cluster there is
     ├── BundleError      an ensemble bundle is incomplete, inconsistent or made for something else
     ├── LeaseError       another run is at work on this output, or has taken it over
-    ├── StoppedError          a run was asked to stop before there was anything to account for
+    ├── StoppedError     a run was asked to stop before there was anything to account for
+    ├── ClusterError     a cluster has not the nodes that a job needs
     ├── StorageError     a folder or an object store did not answer as needed      (carries a fault)
     └── DecodeError      these bytes cannot become a model input                   (carries a fault)
 
@@ -137,7 +138,13 @@ def faults_document() -> str:
 
 
 class CxrRayError(Exception):
-    """Base of everything cxr_ray raises on purpose; its text is one sentence fit for a user."""
+    """Base of everything cxr_ray raises on purpose; its text is one sentence fit for a user.
+
+    `exit_code` is that of a command it ends: 2 where something else must be asked for, 1 where the same may be asked
+    again once the world is better.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(CxrRayError):
@@ -151,6 +158,8 @@ class ManifestError(CxrRayError):
 class TrainingError(CxrRayError):
     """A member could not be trained to its end on the cluster there is."""
 
+    exit_code = 1
+
 
 class BundleError(CxrRayError):
     """An ensemble bundle is incomplete, inconsistent or made for something else."""
@@ -159,9 +168,19 @@ class BundleError(CxrRayError):
 class LeaseError(CxrRayError):
     """Another run is at work on this output, or has taken it over."""
 
+    exit_code = 1
+
 
 class StoppedError(CxrRayError):
     """The run was asked to stop, by SIGTERM, before there was anything to account for."""
+
+    exit_code = 143  # as a shell has it for a process that SIGTERM ended
+
+
+class ClusterError(CxrRayError):
+    """A cluster has not the nodes that a job needs."""
+
+    exit_code = 1
 
 
 class _FaultError(CxrRayError):
@@ -181,9 +200,13 @@ class _FaultError(CxrRayError):
 class StorageError(_FaultError):
     """A folder or an object store did not answer as needed."""
 
+    exit_code = 1
+
 
 class DecodeError(_FaultError):
     """These bytes cannot become a model input."""
+
+    exit_code = 1
 
 
 if __name__ == "__main__":

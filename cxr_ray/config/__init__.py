@@ -14,6 +14,7 @@ from cxr_ray.config.fitting import (
 )
 from cxr_ray.config.images import DecodeConfig, GateConfig, ImageKind, LimitsConfig, PreprocessConfig
 from cxr_ray.config.manifest import ManifestConfig, Source, Uncertain
+from cxr_ray.config.nightly import ClusterConfig, DriftConfig, NightlyConfig
 from cxr_ray.config.scoring import ScanConfig, ScoreConfig
 from cxr_ray.config.section import (
     AnySection,
@@ -30,15 +31,18 @@ from cxr_ray.config.training import Combination, TrackingConfig, TrainConfig
 __all__ = [
     "AnySection",
     "AugmentConfig",
+    "ClusterConfig",
     "Combination",
     "ComputeConfig",
     "DecodeConfig",
+    "DriftConfig",
     "GateConfig",
     "ImageKind",
     "LimitsConfig",
     "LossConfig",
     "ManifestConfig",
     "MemberConfig",
+    "NightlyConfig",
     "OptimizeConfig",
     "PreprocessConfig",
     "ScanConfig",

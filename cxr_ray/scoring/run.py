@@ -93,12 +93,14 @@ def score(
     config: ScoreConfig,
     limit: int | None = None,
     rescore: bool = False,
+    prepare: Callable[[], None] | None = None,
     stop: threading.Event | None = None,
     log: Log,
 ) -> RunResult:
     """Score every image of `inputs` that OUTPUT does not hold yet, one row each. Needs an initialised Ray.
 
-    Once `stop` is set nothing new is begun: what is in flight is finished and written, and the run ends accounted.
+    `prepare` is called once it is known that there is work, before the pipeline is fitted to the cluster. Once `stop`
+    is set nothing new is begun: what is in flight is finished and written, and the run ends accounted.
 
     Raises:
         BundleError: The ensemble is incomplete or inconsistent.
@@ -136,6 +138,8 @@ def score(
         )
         heartbeat.speak(_what_is_listed(work))
         heartbeat.facts = {"listed": work.listed, "already_done": work.already_done}
+        if work.todo and prepare is not None:
+            prepare()
         slots = _run_pipeline(work, spec, config, heartbeat, bundle=bundle)
         progress = heartbeat.progress
         narrowest, advice = bottleneck(dict(progress.seconds), slots)
