@@ -5,7 +5,7 @@ objects.py and reading.py choose between them. Knows nothing of images or tables
 """
 
 from cxr_ray.storage.arrow import filesystem, paths_on
-from cxr_ray.storage.objects import check_writable, create, delete, exists, list_objects, put, replace, stat
+from cxr_ray.storage.objects import check_writable, delete, exists, list_objects, put, stat
 from cxr_ray.storage.reading import RangedFile, get, get_range
 from cxr_ray.storage.s3 import forget_clients
 from cxr_ray.storage.uris import ObjectInfo, absolute, is_remote, join
@@ -15,7 +15,6 @@ __all__ = [
     "RangedFile",
     "absolute",
     "check_writable",
-    "create",
     "delete",
     "exists",
     "filesystem",
@@ -27,6 +26,5 @@ __all__ = [
     "list_objects",
     "paths_on",
     "put",
-    "replace",
     "stat",
 ]

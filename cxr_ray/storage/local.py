@@ -95,27 +95,3 @@ def _fault_of(error: OSError) -> Fault:
     if isinstance(error, FileNotFoundError):
         return Fault.NOT_FOUND
     return Fault.ACCESS_DENIED if isinstance(error, PermissionError) else Fault.STORAGE_UNAVAILABLE
-
-
-def create(uri: str, data: bytes) -> str | None:
-    path = path_of(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        return None
-    finally:
-        partial.unlink()
-    return stat(uri).version
-
-
-def replace(uri: str, data: bytes, version: str) -> str | None:
-    try:
-        if stat(uri).version != version:
-            return None
-    except StorageError:
-        return None
-    put(uri, data)
-    return stat(uri).version

@@ -56,11 +56,3 @@ def check_writable(folder: str) -> None:
         delete(probe)
     except StorageError as error:
         raise ConfigError(f"The output cannot be used: {error.detail} Choose another --output.") from error
-
-
-def create(uri, data):
-    return local.create(uri, data)
-
-
-def replace(uri, data, version):
-    return local.replace(uri, data, version)
