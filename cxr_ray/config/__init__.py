@@ -16,6 +16,7 @@ from cxr_ray.config.images import DecodeConfig, GateConfig, ImageKind, LimitsCon
 from cxr_ray.config.manifest import ManifestConfig, Source, Uncertain
 from cxr_ray.config.scoring import ScanConfig, ScoreConfig
 from cxr_ray.config.section import AnySection, Section, digest_of, load_yaml, overridden, parse
+from cxr_ray.config.storage import StorageConfig, StoreConfig
 from cxr_ray.config.training import Combination, TrackingConfig, TrainConfig
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "SecondStageConfig",
     "Section",
     "Source",
+    "StorageConfig",
+    "StoreConfig",
     "TrackingConfig",
     "TrainConfig",
     "Uncertain",

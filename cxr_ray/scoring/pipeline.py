@@ -119,8 +119,9 @@ def decode_batch(batch: pa.Table, *, config: dict[str, Any], preprocess_config: 
     settings, target = ScoreConfig.model_validate(config), PreprocessConfig.model_validate(preprocess_config)
     key = os.environ.get(PATIENT_KEY)
     secret = key.encode() if key else None
-    items = [(row["uri"], row["object_version"]) for row in batch.select(["uri", "object_version"]).to_pylist()]
-    intake = Intake(target, settings.limits, settings.gate, settings.storage_retries, secret)
+    storage.configure(settings.storage)
+    items = list(zip(*(batch[name].to_pylist() for name in ("uri", "object_version", "size")), strict=True))
+    intake = Intake(target, settings.limits, settings.gate, secret)
     return rows.decoded_table(list(decode_images(items, intake, alone=attempt() > 0)))
 
 

@@ -67,6 +67,7 @@ def train(config: TrainConfig, output: str, *, log: Log) -> TrainResult:
         StorageError: `output` stops taking what is written.
     """
     started = time.monotonic()
+    storage.configure(config.storage)
     output = storage.absolute(output)
     storage.check_writable(output)
     manifest = read_manifest(config.manifest, seed=config.seed)

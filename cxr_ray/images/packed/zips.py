@@ -60,13 +60,16 @@ class _Guarded(io.BufferedReader):
         return data
 
 
-def scan(uri: str, size: int, limits: LimitsConfig) -> Iterator[ZipMember | None]:
+def scan(uri: str, size: int, limits: LimitsConfig, *, version: str) -> Iterator[ZipMember | None]:
     """Every entry of the central directory, None for folders, links and devices.
 
     Raises DecodeError: BAD_ARCHIVE for a damaged or unreasonable directory, and for members that overlap.
     """
     try:
-        with _Guarded(storage.RangedFile(uri, size), limits) as reader, zipfile.ZipFile(reader) as archive:
+        with (
+            _Guarded(storage.RangedFile(uri, size, version=version), limits) as reader,
+            zipfile.ZipFile(reader) as archive,
+        ):
             entries = archive.infolist()
     # ValueError holds names that are no UTF-8; NotImplementedError, a version of the format still to come.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OverflowError) as error:
@@ -105,7 +108,7 @@ def _member(entry: zipfile.ZipInfo) -> ZipMember | None:
     )
 
 
-def read(archive: str, member: ZipMember, *, limits: LimitsConfig, retries: int) -> bytes:
+def read(archive: str, member: ZipMember, *, limits: LimitsConfig, version: str) -> bytes:
     """The bytes of one member, of the size and CRC that the directory declares.
 
     Raises DecodeError: TOO_LARGE, before anything is fetched; BAD_ARCHIVE for a damaged member. Raises StorageError.
@@ -117,7 +120,7 @@ def read(archive: str, member: ZipMember, *, limits: LimitsConfig, retries: int)
     if member.size > limits.expansion_ratio * member.stored_size:
         detail = f"{uri} inflates {member.stored_size} bytes to {member.size}, more than limits.expansion_ratio ="
         raise DecodeError(Fault.TOO_LARGE, f"{detail} {limits.expansion_ratio:g} times; raise it if it is genuine.")
-    stored = _stored(archive, member, retries)
+    stored = _stored(archive, member, version)
     try:
         data = _expanded(stored, member)
     except (zlib.error, OSError) as error:
@@ -127,16 +130,16 @@ def read(archive: str, member: ZipMember, *, limits: LimitsConfig, retries: int)
     return data
 
 
-def _stored(archive: str, member: ZipMember, retries: int) -> memoryview:
+def _stored(archive: str, member: ZipMember, version: str) -> memoryview:
     """The member's bytes as they lie in the archive, fetched together with the local header."""
     length = _LOCAL_HEADER + _SLACK + member.stored_size
-    found = memoryview(storage.get_range(archive, member.place, length, retries=retries))
+    found = memoryview(storage.get_range(archive, member.place, length, version=version))
     if len(found) < _LOCAL_HEADER or bytes(found[:4]) != b"PK\x03\x04":
         raise bad_archive(join(archive, member.name), "is not where the directory says; transfer the archive again.")
     start = _LOCAL_HEADER + sum(struct.unpack_from("<HH", found, 26))
     if start + member.stored_size <= len(found):
         return found[start : start + member.stored_size]
-    return memoryview(storage.get_range(archive, member.place + start, member.stored_size, retries=retries))
+    return memoryview(storage.get_range(archive, member.place + start, member.stored_size, version=version))
 
 
 def _expanded(stored: memoryview, member: ZipMember) -> bytes:
