@@ -26,6 +26,8 @@ class Fault(StrEnum):
     NOT_FOUND = "not_found"
     ACCESS_DENIED = "access_denied"
     STORAGE_UNAVAILABLE = "storage_unavailable"
+    CHANGED = "changed"
+    ARCHIVED = "archived"
     EMPTY_FILE = "empty_file"
     TOO_LARGE = "too_large"
     NOT_AN_IMAGE = "not_an_image"
@@ -58,6 +60,9 @@ FAULT_MEANINGS: dict[Fault, str] = {
     Fault.NOT_FOUND: "The object was listed but is gone when read; list the input again.",
     Fault.ACCESS_DENIED: "The storage refuses to hand the object out; check credentials and permissions.",
     Fault.STORAGE_UNAVAILABLE: "The storage did not answer after all retries; check endpoint and network.",
+    Fault.CHANGED: "The object was replaced after it was listed; the next run lists and scores the new one.",
+    Fault.ARCHIVED: "The object lies in an archival storage class (Glacier, Deep Archive) and cannot be read at once;"
+    " restore it, then run again.",
     Fault.EMPTY_FILE: "The object has no bytes; transfer it again.",
     Fault.TOO_LARGE: "The object or its pixels exceed the configured limits; raise `limits` if the file is genuine.",
     Fault.NOT_AN_IMAGE: "The bytes begin like no format that is read here; convert it to DICOM, PNG, JPEG or TIFF, or"
@@ -103,7 +108,10 @@ FAULT_MEANINGS: dict[Fault, str] = {
 """What each fault means and what can be done about it, one sentence each; docs/faults.md is made of them."""
 
 FAULT_GROUPS: dict[str, tuple[Fault, ...]] = {
-    "Storage": (Fault.NOT_FOUND, Fault.ACCESS_DENIED, Fault.STORAGE_UNAVAILABLE),
+    "Storage": (
+        *(Fault.NOT_FOUND, Fault.CHANGED, Fault.ACCESS_DENIED, Fault.ARCHIVED),
+        Fault.STORAGE_UNAVAILABLE,
+    ),
     "Reading": (
         *(Fault.EMPTY_FILE, Fault.TOO_LARGE, Fault.NOT_AN_IMAGE, Fault.BAD_ARCHIVE),
         *(Fault.NO_PIXELS, Fault.STRUCTURED_REPORT, Fault.DICOMDIR),

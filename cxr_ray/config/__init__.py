@@ -26,6 +26,7 @@ from cxr_ray.config.section import (
     read_yaml,
     without_password,
 )
+from cxr_ray.config.storage import StorageConfig, StoreConfig
 from cxr_ray.config.training import Combination, TrackingConfig, TrainConfig
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "SecondStageConfig",
     "Section",
     "Source",
+    "StorageConfig",
+    "StoreConfig",
     "TrackingConfig",
     "TrainConfig",
     "Uncertain",

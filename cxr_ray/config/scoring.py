@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cxr_ray.config.images import GateConfig, LimitsConfig
 from cxr_ray.config.section import Section
+from cxr_ray.config.storage import StorageConfig
 
 # What lies beside images in real archives and is none.
 _SIDECARS = (
@@ -19,6 +20,7 @@ class ScoreConfig(Section):
 
     limits: LimitsConfig = LimitsConfig()
     gate: GateConfig = GateConfig()
+    storage: StorageConfig = StorageConfig()
     exclude: tuple[str, ...] = Field(
         _SIDECARS,
         description="File names in folders that are no images and get no row; an input named itself always gets one.",
@@ -38,7 +40,6 @@ class ScoreConfig(Section):
     max_fault_share: float = Field(
         1.0, ge=0.0, le=1.0, description="Share of faulted images above which the exit code is 3."
     )
-    storage_retries: int = Field(4, ge=0, description="Repeated reads of an object after a passing storage error.")
     progress_every: float = Field(10.0, gt=0.0, le=30.0, description="Seconds between progress lines.")
     heartbeat_every: float = Field(5.0, gt=0.0, le=60.0, description="Seconds between heartbeat files in the output.")
     lease_seconds: float = Field(

@@ -15,8 +15,11 @@ from cxr_ray.errors import ConfigError
 class Section(BaseModel):
     """Base of all settings: immutable, and a misspelt key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An input may be what nobody should see, such as a password in a URL: only `parse` shows any, and chooses.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+
+_UNSAID = ("missing", "extra_forbidden")  # a key nobody knows may be a secret's
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -39,7 +42,7 @@ def parse(section: type[AnySection], values: dict[str, Any], *, source: str) -> 
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
-            + ("" if item["type"] == "missing" or isinstance(item["input"], dict) else f" (got {item['input']!r})")
+            + ("" if item["type"] in _UNSAID or isinstance(item["input"], dict) else f" (got {item['input']!r})")
             for item in error.errors()
         )
         raise ConfigError(without_password(f"{source} cannot be used: {problems}.")) from error
@@ -84,4 +87,4 @@ def _apply(values: dict[str, Any], override: str) -> None:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
         node[int(last) if isinstance(node, list) else last] = yaml.safe_load(text)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
-        raise ConfigError(f"--set {override!r} names no place in the configuration.") from error
+        raise ConfigError(f"--set {key} names no place in the configuration.") from error

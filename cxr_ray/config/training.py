@@ -8,6 +8,7 @@ from cxr_ray.config.fitting import LARGEST_SEED, AugmentConfig, ComputeConfig, M
 from cxr_ray.config.images import DecodeConfig
 from cxr_ray.config.manifest import ManifestConfig
 from cxr_ray.config.section import Section
+from cxr_ray.config.storage import StorageConfig
 
 
 class TrackingConfig(Section):
@@ -29,6 +30,7 @@ class TrainConfig(Section):
 
     manifest: ManifestConfig
     members: tuple[MemberConfig, ...]
+    storage: StorageConfig = StorageConfig()
     decode: DecodeConfig = DecodeConfig()
     augment: AugmentConfig = AugmentConfig()
     optimize: OptimizeConfig = OptimizeConfig()

@@ -130,7 +130,7 @@ def _film(details: Mapping[str, Any]) -> Film:
     """Read, decode and shrink one radiograph; a file that is gone or broken becomes a notice."""
     uri, rows, columns = details["uri"], details["rows"], details["columns"]
     try:
-        data = archives.fetch(uri, details["object_version"], limits=LimitsConfig(), retries=1)
+        data = archives.fetch(uri, "", limits=LimitsConfig())
         pixels = decode(read_header(data, limits=LimitsConfig()), preprocess=_SHOWN).pixels
     except (StorageError, DecodeError) as error:
         return Film(None, rows or 1, columns or 1, error.detail)

@@ -5,15 +5,18 @@ other exception is a bug and ends the run. Knows no Ray, no model and no table.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig
+from cxr_ray import storage
+from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig, StorageConfig
 from cxr_ray.errors import DecodeError, Fault, StorageError
 from cxr_ray.images.gate import Passed, check_gate, check_picture
 from cxr_ray.images.header import Header
@@ -27,19 +30,21 @@ from cxr_ray.images.radiograph import decode, read_header
 class Intake:
     """How images are taken in. `gate` None lets every image pass: in training the table says what is a chest film.
 
-    `retries` are repeated reads after a passing storage error; `patient_key_secret` is the key of `patient_key`.
+    `patient_key_secret` is the key of `patient_key`.
     """
 
     preprocess: PreprocessConfig
     limits: LimitsConfig
     gate: GateConfig | None = None
-    retries: int = 4
     patient_key_secret: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One image on its way to a model: a model input (S, S) with its placement, or a fault with its sentence."""
+    """One image on its way to a model: a model input (S, S) with its placement, or a fault with its sentence.
+
+    `fetch_seconds` are those that decoding had to wait for the bytes: none where they were there already.
+    """
 
     uri: str
     object_version: str
@@ -54,14 +59,17 @@ class Decoded:
     fault_detail: str | None = None
 
 
-def decode_images(items: Sequence[tuple[str, str]], intake: Intake, *, alone: bool) -> Iterator[Decoded]:
-    """Each (uri, version) in order; `alone` in a child process, so that a decoder that dies costs one image."""
+def decode_images(items: Sequence[storage.Item], intake: Intake, *, alone: bool) -> Iterator[Decoded]:
+    """Each (uri, version, size) in order, fetched while the ones before are decoded.
+
+    `alone` in a child process that fetches for itself, so that a decoder that dies costs one image.
+    """
     cv2.setNumThreads(1)  # tasks share the cores; a pool of threads in each would only fight
-    return _each_alone(items, intake) if alone else (decode_one(*item, intake) for item in items)
+    return _each_alone(items, intake) if alone else _each_as_it_comes(items, intake)
 
 
 def decode_one(uri: str, version: str, intake: Intake) -> Decoded:
-    """One image from its uri to a model input, or to the fault that says why not.
+    """One image of this version ('' for any) to a model input, or to the fault that says why not.
 
     Ends the process when the way from bytes to model input takes longer than `limits.decode_seconds`: see isolation.
 
@@ -69,9 +77,33 @@ def decode_one(uri: str, version: str, intake: Intake) -> Decoded:
     inflates it once for its directory, and each task from its start up to the last member it wants; repack a large one
     as .tar or .zip.
     """
+    return _decode(uri, version, intake, lambda: archives.fetch(uri, version, limits=intake.limits))
+
+
+def _each_as_it_comes(items: Sequence[storage.Item], intake: Intake) -> Iterator[Decoded]:
+    """Like `decode_one` for each item, with many requests in flight; members of archives are read one by one."""
+    plain = [item for item in items if not archives.is_packed(item[0])]
+    with closing(storage.fetch(plain, max_bytes=intake.limits.object_bytes)) as fetched:
+        for uri, version, _ in items:
+            if archives.is_packed(uri):
+                yield decode_one(uri, version, intake)
+            else:
+                yield _decode(uri, version, intake, partial(_next_of, fetched))
+
+
+def _next_of(fetched: Iterator[bytes | StorageError]) -> bytes:
+    """The bytes of the next object. Raises StorageError."""
+    found = next(fetched)
+    if isinstance(found, StorageError):
+        raise found
+    return found
+
+
+def _decode(uri: str, version: str, intake: Intake, fetch: Callable[[], bytes]) -> Decoded:
+    """One image whose bytes `fetch` returns, or its fault."""
     started = time.perf_counter()
     try:
-        data = archives.fetch(uri, version, limits=intake.limits, retries=intake.retries)
+        data = fetch()
     except (DecodeError, StorageError) as error:
         return Decoded(uri, version, time.perf_counter() - started, fault=error.fault, fault_detail=error.detail)
     fetched = time.perf_counter()
@@ -98,9 +130,10 @@ def _decoded(data: bytes, intake: Intake) -> dict[str, Any]:
     return {"header": header, "voi_source": voi_source, "gate": gate, "placement": placement, "pixels": pixels}
 
 
-def _each_alone(items: Sequence[tuple[str, str]], intake: Intake) -> Iterator[Decoded]:
+def _each_alone(items: Sequence[storage.Item], intake: Intake) -> Iterator[Decoded]:
     """Like `decode_one` for each item, in a child process that is replaced when it dies."""
-    for (uri, version), found in zip(items, each_in_a_child(_decode_item, items, {"intake": intake}), strict=True):
+    shared = {"intake": intake, "stores": storage.configured()}
+    for (uri, version, _), found in zip(items, each_in_a_child(_decode_item, items, shared), strict=True):
         if isinstance(found, Died):
             fault, detail = fault_of_death(found, intake.limits)
             yield Decoded(uri, version, fault=fault, fault_detail=detail)
@@ -108,9 +141,11 @@ def _each_alone(items: Sequence[tuple[str, str]], intake: Intake) -> Iterator[De
             yield found
 
 
-def _decode_item(item: tuple[str, str], *, intake: Intake) -> Decoded:
-    """`decode_one` of one pair."""
-    return decode_one(*item, intake)
+def _decode_item(item: storage.Item, *, intake: Intake, stores: tuple[StorageConfig, float]) -> Decoded:
+    """`decode_one` of one item, in a process that has not been told of its stores yet."""
+    config, share = stores
+    storage.configure(config, share=share)
+    return decode_one(item[0], item[1], intake)
 
 
 def fault_of_death(died: Died, limits: LimitsConfig) -> tuple[Fault, str]:

@@ -13,8 +13,10 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 
+from cxr_ray import storage
 from cxr_ray.config import GateConfig, LimitsConfig, ScanConfig
 from cxr_ray.errors import ConfigError, DecodeError, StorageError
 from cxr_ray.images.dicom.survey import Survey, survey
@@ -52,7 +54,9 @@ def read_headers(
             yield read_chunk(chunk, limits, gate, config.threads)
         return
     workers = config.workers or len(os.sched_getaffinity(0))
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    stores, share = storage.configured()
+    told = partial(storage.configure, stores, share=share / workers)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=told)
     waiting: deque[Future[list[Scanned]]] = deque()
     try:
         with _deaf_to_interrupts():
@@ -75,10 +79,8 @@ def read_chunk(items: list[ObjectInfo], limits: LimitsConfig, gate: GateConfig, 
     """The headers of a few objects, several at a time while the storage lets us wait."""
     if any(is_sequential(item.uri) for item in items):
         threads = 1  # out of order, each would inflate its archive from the beginning
-    # The first alone: boto3 makes its session and client on first use, which threads must not do side by side.
-    first = [read_one(items[0], limits, gate)]
     with ThreadPoolExecutor(threads) as pool:
-        return first + list(pool.map(lambda item: read_one(item, limits, gate), items[1:]))
+        return list(pool.map(lambda item: read_one(item, limits, gate), items))
 
 
 def read_one(item: ObjectInfo, limits: LimitsConfig, gate: GateConfig) -> Scanned:

@@ -151,8 +151,8 @@ def read_part(batch: pa.Table, *, config: dict[str, Any], meter: Any) -> pa.Tabl
     """The rows of one part of a worklist; none once the run drains."""
     if ray.get(meter.is_draining.remote()):
         return WORKLIST.empty_table()
-    retries = ScoreConfig.model_validate(config).storage_retries
-    parts = [pq.read_table(pa.BufferReader(storage.get(uri, retries=retries))) for uri in batch["part"].to_pylist()]
+    storage.configure(ScoreConfig.model_validate(config).storage)
+    parts = [pq.read_table(pa.BufferReader(storage.get(uri))) for uri in batch["part"].to_pylist()]
     return pa.concat_tables(parts).replace_schema_metadata()
 
 
@@ -168,8 +168,9 @@ def decode_batch(
     settings, target = ScoreConfig.model_validate(config), PreprocessConfig.model_validate(preprocess_config)
     key = os.environ.get(PATIENT_KEY)
     secret = key.encode() if key else None
-    items = [(row["uri"], row["object_version"]) for row in batch.select(["uri", "object_version"]).to_pylist()]
-    intake = Intake(target, settings.limits, settings.gate, settings.storage_retries, secret)
+    storage.configure(settings.storage, share=1.0 / tasks)
+    items = list(zip(*(batch[name].to_pylist() for name in ("uri", "object_version", "size")), strict=True))
+    intake = Intake(target, settings.limits, settings.gate, secret)
     images = list(decode_images(items, intake, alone=attempt() > 0))
     meter.add.remote(
         dict.fromkeys(("fetch", "decode"), len(images)),
@@ -194,6 +195,7 @@ class EnsembleActor:
             torch.set_num_threads(max(1, int(self.plan.actor_cpus)))
         self.contract, self.run_id = Contract.from_json(contract), run_id
         self.config = ScoreConfig.model_validate(config)
+        storage.configure(self.config.storage)
         self.ensemble = load_ensemble(bundle, device=choose_device(self.plan.device))
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
@@ -232,6 +234,7 @@ def write_rows(
         StorageError: The output does not take the file.
     """
     started = time.perf_counter()
+    storage.configure(ScoreConfig.model_validate(config).storage)
     check_held(output, run_id)
     schema = table.schema(Contract.from_json(contract))
     keys = [batch[name].to_pylist() for name in ("uri", "object_version")]

@@ -113,6 +113,7 @@ def score(
     clock = time.monotonic()
     stop = stop or threading.Event()
     check_codes(config.gate)
+    storage.configure(config.storage)
     started_at = datetime.now(UTC)
     bundle, output = storage.absolute(bundle), storage.absolute(output)
     # Loaded whole, and its golden image scored, so that a spoilt bundle is one sentence here and not a dead actor.

@@ -103,7 +103,7 @@ def scan(
 
     Args:
         inputs: Files, folders, prefixes, archives or worklists, as for `score`.
-        config: Exclusions, limits and gate, as scoring will have them.
+        config: Exclusions, limits, gate and stores, as scoring will have them.
         scan_config: How to read, and for which cluster to estimate.
         output: A .parquet or .csv file for one row per object, local or s3://; None writes none.
         limit: Most objects that are read.
@@ -114,6 +114,7 @@ def scan(
         StorageError: An input cannot be listed.
     """
     clock = time.monotonic()
+    storage.configure(config.storage)
     output = None if output is None else _checked_output(output)
     census = Census()
     listing = inventory.Listing(config.exclude, config.limits)

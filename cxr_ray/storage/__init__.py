@@ -1,22 +1,30 @@
 """The one door to folders and object stores: list, get with retries and verification, put whole or not at all.
 
-uris.py says what a uri is; local.py and s3.py do the work on files and in object stores, with the same verbs;
-objects.py and reading.py choose between them. Knows nothing of images or tables.
+uris.py says what a uri is and stores.py how a store is reached; local.py and s3.py do the work on files and in object
+stores, with the same verbs; objects.py, reading.py, fetching.py and conditional.py choose between them. Knows nothing
+of images or tables.
 """
 
 from cxr_ray.storage.arrow import filesystem, paths_on
+from cxr_ray.storage.conditional import create, replace
+from cxr_ray.storage.fetching import Item, fetch
 from cxr_ray.storage.objects import check_writable, delete, exists, list_objects, put, stat
 from cxr_ray.storage.reading import RangedFile, get, get_range
-from cxr_ray.storage.s3 import forget_clients
+from cxr_ray.storage.stores import configure, configured, forget_clients
 from cxr_ray.storage.uris import ObjectInfo, absolute, is_remote, join
 
 __all__ = [
+    "Item",
     "ObjectInfo",
     "RangedFile",
     "absolute",
     "check_writable",
+    "configure",
+    "configured",
+    "create",
     "delete",
     "exists",
+    "fetch",
     "filesystem",
     "forget_clients",
     "get",
@@ -26,5 +34,6 @@ __all__ = [
     "list_objects",
     "paths_on",
     "put",
+    "replace",
     "stat",
 ]

@@ -1,13 +1,27 @@
 """Local files: listed, read in whole or in part, written whole or not at all, removed. Raises StorageError only."""
 
+import errno
+import fcntl
 import os
-from collections.abc import Iterator
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn, TypeVar
 
 from cxr_ray.errors import Fault, StorageError
+from cxr_ray.storage import stores
+from cxr_ray.storage.repeating import Refusal, repeated
 from cxr_ray.storage.uris import ObjectInfo, check_size, path_of, uri_of
+
+Answer = TypeVar("Answer")
+
+_LASTING = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL))
+_NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+_LOCK_SECONDS = 30.0  # a lock is held for the milliseconds of one write
 
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
@@ -18,7 +32,7 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
         return
 
     def fail(error: OSError) -> NoReturn:
-        raise StorageError(_fault_of(error), f"{error.filename} cannot be listed ({error.strerror}).") from error
+        raise _refusal(error).error(str(error.filename), "listed") from error
 
     if not path.exists():
         return
@@ -31,42 +45,78 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
 
 
 def stat(uri: str) -> ObjectInfo:
-    """Version and size of a local file."""
-    with _sentence(uri, "read"):
-        return _info(path_of(uri))
+    """Version, size and age of a local file."""
+    return _read(uri, lambda: _info(path_of(uri)))
 
 
-def get(uri: str, *, max_bytes: int | None) -> bytes:
-    """The bytes of a local file."""
-    with _sentence(uri, "read"), path_of(uri).open("rb") as file:
-        check_size(uri, os.fstat(file.fileno()).st_size, max_bytes)
-        return file.read()
+def get(uri: str, *, version: str, max_bytes: int | None, stop: threading.Event | None = None) -> bytes:
+    """The bytes of a local file of this version."""
+
+    def read() -> bytes:
+        with path_of(uri).open("rb") as file:
+            check_size(uri, os.fstat(file.fileno()).st_size, max_bytes)
+            _check_version(uri, file, version)
+            data = file.read()
+            _check_version(uri, file, version)  # again: it may have been written to while it was read
+            return data
+
+    return _read(uri, read, stop)
 
 
-def get_range(uri: str, start: int, length: int) -> bytes:
-    """Part of a local file."""
-    with _sentence(uri, "read"), path_of(uri).open("rb") as file:
-        file.seek(start)
-        return file.read(length)
+def get_range(uri: str, start: int, length: int, *, version: str) -> bytes:
+    """Part of a local file of this version."""
+
+    def read() -> bytes:
+        with path_of(uri).open("rb") as file:
+            file.seek(start)
+            data = file.read(length)
+            _check_version(uri, file, version)
+            return data
+
+    return _read(uri, read)
 
 
 def put(uri: str, data: bytes) -> None:
     """Write a local file whole or not at all."""
     path = path_of(uri)
-    # The name begins with a dot so that a half-written file is never listed.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with _sentence(uri, "written"):
+    with _sentence(uri, "written"), _partial(path, data) as partial:
+        partial.replace(path)
+
+
+def create(uri: str, data: bytes) -> str | None:
+    """Write a local file whole if none is there: its version, or None where one is."""
+    path = path_of(uri)
+    with _sentence(uri, "written"), _partial(path, data) as partial:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+            os.link(partial, path)
+        except FileExistsError:
+            return None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with _locked(uri, path):
+                if path.exists():
+                    return None
+                partial.replace(path)
+        return _info(path).version
+
+
+def replace(uri: str, data: bytes, version: str) -> str | None:
+    """Write a local file whole over this `version` of it: the new one, or None where another or none is there."""
+    path = path_of(uri)
+    with _sentence(uri, "written"), _partial(path, data) as partial, _locked(uri, path):
+        try:
+            before = path.stat()
+        except FileNotFoundError:
+            return None
+        if _version(before) != version:
+            return None
+        step = 1  # ns; a clock of 4 ms ticks would give two quick writes of one size the same version
+        while partial.stat().st_mtime_ns <= before.st_mtime_ns:
+            os.utime(partial, ns=(before.st_atime_ns, before.st_mtime_ns + step))
+            step *= 10
+        partial.replace(path)
+        return _info(path).version
 
 
 def delete(uri: str) -> None:
@@ -75,10 +125,63 @@ def delete(uri: str) -> None:
         path_of(uri).unlink(missing_ok=True)
 
 
+@contextmanager
+def _partial(path: Path, data: bytes) -> Iterator[Path]:
+    """A file beside `path` with the data safely on disk, gone afterwards unless it was given its place."""
+    # The name begins with a dot so that a half-written file is never listed.
+    partial = path.with_name(f".{path.name[:150]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(uri: str, path: Path) -> Iterator[None]:
+    """Hold the lock beside `path`, which its owner's death frees. Raises StorageError when it cannot be had."""
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("wb") as file:
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    why = Refusal(Fault.STORAGE_UNAVAILABLE, "locked", f"end the process that holds {lock}")
+                    raise why.error(uri, "written") from error
+                time.sleep(0.01)
+        yield
+
+
+def _read(uri: str, read: Callable[[], Answer], stop: threading.Event | None = None) -> Answer:
+    """What `read` returns, tried again while the file system is unavailable, as one in a network may be."""
+    config = stores.current().config
+    return repeated(read, uri, "read", config=config, errors=(OSError,), refusal=_refusal, stop=stop)
+
+
+def _check_version(uri: str, file: BinaryIO, version: str) -> None:
+    """Raise StorageError when an open file is not of the wanted version."""
+    if version and _version(os.fstat(file.fileno())) != version:
+        detail = f"{uri} is not the file that was listed: it was replaced; the next run scores it."
+        raise StorageError(Fault.CHANGED, detail)
+
+
+def _version(status: os.stat_result) -> str:
+    """The version of a local file."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def _info(path: Path) -> ObjectInfo:
-    """Size and version of a local file."""
+    """Size, version and age of a local file."""
     status = path.stat()
-    return ObjectInfo(uri_of(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+    return ObjectInfo(uri_of(path), _version(status), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 @contextmanager
@@ -87,11 +190,14 @@ def _sentence(uri: str, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(_fault_of(error), f"{uri} cannot be {verb} ({error.strerror}).") from error
+        raise _refusal(error).error(uri, verb) from error
 
 
-def _fault_of(error: OSError) -> Fault:
-    """The fault code of an operating-system error."""
+def _refusal(error: Exception) -> Refusal:
+    """Why the operating system did not do as asked."""
+    code = getattr(error, "strerror", None) or type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return Fault.NOT_FOUND
-    return Fault.ACCESS_DENIED if isinstance(error, PermissionError) else Fault.STORAGE_UNAVAILABLE
+        return Refusal(Fault.NOT_FOUND, code)
+    if isinstance(error, PermissionError):
+        return Refusal(Fault.ACCESS_DENIED, code)
+    return Refusal(Fault.STORAGE_UNAVAILABLE, code, passing=getattr(error, "errno", None) not in _LASTING)

@@ -1,55 +1,39 @@
 """Reading objects: whole or by ranges, repeated with growing pauses while the storage is unavailable."""
 
 import io
-import time
-from collections.abc import Callable
 from typing import Any
 
-from cxr_ray.errors import Fault, StorageError
 from cxr_ray.storage import local, s3
 from cxr_ray.storage.uris import is_remote
 
-_BACKOFF = 0.2  # seconds before the first repetition of a broken read, doubled each time
 
-
-def get(uri: str, *, retries: int = 4, max_bytes: int | None = None) -> bytes:
-    """All bytes of one object, of the length the storage announced.
+def get(uri: str, *, version: str = "", max_bytes: int | None = None) -> bytes:
+    """All bytes of one object, of the length and checksum that the storage announced.
 
     Raises:
-        StorageError: NOT_FOUND, ACCESS_DENIED, and TOO_LARGE for more than `max_bytes`, at once, before the bytes
-            are read; STORAGE_UNAVAILABLE after `retries` repetitions.
+        StorageError: NOT_FOUND, ACCESS_DENIED, ARCHIVED, CHANGED for another version than `version` (of '' it may be
+            any), and TOO_LARGE for more than `max_bytes`, at once, before the bytes are read; STORAGE_UNAVAILABLE
+            after `storage.retries` repetitions.
     """
-    kind = s3 if is_remote(uri) else local
-    return _retried(lambda: kind.get(uri, max_bytes=max_bytes), retries)
+    read = s3.get if is_remote(uri) else local.get
+    return read(uri, version=version, max_bytes=max_bytes)
 
 
-def get_range(uri: str, start: int, length: int, *, retries: int = 4) -> bytes:
+def get_range(uri: str, start: int, length: int, *, version: str = "") -> bytes:
     """The `length` bytes from `start` of one object, fewer where it ends before. Raises StorageError like `get`."""
     if length <= 0:
         return b""
-    kind = s3 if is_remote(uri) else local
-    return _retried(lambda: kind.get_range(uri, start, length), retries)
-
-
-def _retried(read: Callable[[], bytes], retries: int) -> bytes:
-    """What `read` returns, repeated with growing pauses while the storage is unavailable. Raises StorageError."""
-    for attempt in range(retries + 1):
-        try:
-            return read()
-        except StorageError as error:
-            if error.fault is not Fault.STORAGE_UNAVAILABLE or attempt == retries:
-                raise
-            time.sleep(_BACKOFF * 2**attempt)
-    raise AssertionError("unreachable")
+    read = s3.get_range if is_remote(uri) else local.get_range
+    return read(uri, start, length, version=version)
 
 
 class RangedFile(io.RawIOBase):
     """An object as a seekable file of known `size` that is read by ranges; wrap it in io.BufferedReader."""
 
-    def __init__(self, uri: str, size: int) -> None:
+    def __init__(self, uri: str, size: int, *, version: str = "") -> None:
         """Nothing is read yet."""
         super().__init__()
-        self.uri, self.size, self.position = uri, size, 0
+        self.uri, self.size, self.version, self.position = uri, size, version, 0
 
     def readable(self) -> bool:
         """Yes."""
@@ -72,7 +56,8 @@ class RangedFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` from the object. Raises StorageError."""
         view = memoryview(buffer).cast("B")
-        part = get_range(self.uri, self.position, min(len(view), self.size - self.position))
+        length = min(len(view), self.size - self.position)
+        part = get_range(self.uri, self.position, length, version=self.version)
         view[: len(part)] = part
         self.position += len(part)
         return len(part)

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cxr_ray.errors import Fault, StorageError
@@ -12,11 +13,16 @@ SCHEME = "s3://"
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object as listed: its uri, its version (ETag, or size-mtime of a local file) and its size in bytes."""
+    """One object as listed: its uri, its version (ETag, or size-mtime of a local file) and its size in bytes.
+
+    `modified` is in UTC; `storage_class` is what a store says of where it keeps the object, None for the standard.
+    """
 
     uri: str
     version: str
     size: int
+    modified: datetime | None = None
+    storage_class: str | None = None
 
 
 def is_remote(uri: str) -> bool:

@@ -120,6 +120,7 @@ def compare(config: TrainConfig, output: str, losses: Sequence[LossConfig], *, l
         ManifestError: The table is wrong, or more images than allowed cannot be read.
         ConfigError: `output` cannot be written, the backbone cannot be had, or the cluster cannot hold a worker.
     """
+    storage.configure(config.storage)
     output = storage.absolute(output)
     storage.check_writable(output)
     manifest = read_manifest(config.manifest, seed=config.seed)

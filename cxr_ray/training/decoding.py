@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
 
 from cxr_ray import storage
 from cxr_ray.cluster import attempt
-from cxr_ray.config import DecodeConfig, TrainConfig, digest_of
+from cxr_ray.config import DecodeConfig, StorageConfig, TrainConfig, digest_of
 from cxr_ray.errors import ManifestError
 from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.labels.manifest import Manifest
@@ -41,8 +42,13 @@ def decode_once(manifest: Manifest, config: TrainConfig, output: str, *, log: Lo
         log(f"Decoding {table.num_rows:,} images to {config.decode.preprocess.size} pixels.")
         blocks = ray.data.from_arrow(table).repartition(target_num_rows_per_block=_IMAGES_PER_SHARD)
         arguments = {"folder": folder, "findings": manifest.findings, "settings": config.decode.model_dump()}
+        stores = {"stores": config.storage.model_dump(), "share": 1 / ray.cluster_resources()["CPU"]}
         done = blocks.map_batches(
-            _decode_shard, batch_size=_IMAGES_PER_SHARD, batch_format="pyarrow", num_cpus=1, fn_kwargs=arguments
+            _decode_shard,
+            batch_size=_IMAGES_PER_SHARD,
+            batch_format="pyarrow",
+            num_cpus=1,
+            fn_kwargs=arguments | stores,
         )
         faults = _follow(done, table.num_rows, log)
     allowed = int(config.manifest.max_unreadable * len(manifest.frame))
@@ -82,13 +88,22 @@ def _follow(done: ray.data.Dataset, total: int, log: Log) -> list[str]:
     return faults
 
 
-def _decode_shard(rows: pa.Table, *, folder: str, findings: tuple[str, ...], settings: dict[str, Any]) -> pa.Table:
+def _decode_shard(
+    rows: pa.Table,
+    *,
+    folder: str,
+    findings: tuple[str, ...],
+    settings: dict[str, Any],
+    stores: dict[str, Any],
+    share: float,
+) -> pa.Table:
     """Decode the images of one block into one shard; returns one row: how many images it was given, and the faults."""
+    storage.configure(StorageConfig.model_validate(stores), share=share)
     config = DecodeConfig.model_validate(settings)
     size = config.preprocess.size
     table = rows.to_pylist()
     intake = Intake(config.preprocess, config.limits)
-    decoded = decode_images([(row["uri"], "") for row in table], intake, alone=attempt() > 0)
+    decoded = decode_images([(row["uri"], "", None) for row in table], intake, alone=attempt() > 0)
     kept: list[dict[str, Any]] = []
     faults: list[str] = []
     for row, image in zip(table, decoded, strict=True):

@@ -76,6 +76,7 @@ def fit_member(
         TrainingError: Ray Train gave it up for another reason, which the sentence names.
     """
     config = TrainConfig.model_validate(settings)
+    storage.configure(config.storage)
     item = Job(**{**job, "spec": MemberSpec(**job["spec"])})
     # A report waits until the controller looks, every 2 s by default: a checkpoint took as long (Ray 2.60).
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -111,6 +112,7 @@ def worker_loop(arguments: dict[str, Any]) -> None:
     What all workers find wrong together is told and not raised: Ray Train would begin again, to no other end.
     """
     config = TrainConfig.model_validate(arguments["settings"])
+    storage.configure(config.storage)
     job = Job(**{**arguments["job"], "spec": MemberSpec(**arguments["job"]["spec"])})
     context, device, board = ray.train.get_context(), ray.train.torch.get_device(), arguments["board"]
     worker = Worker(context.get_world_rank(), context.get_world_size(), str(device))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxr_ray import storage
 from cxr_ray.config import MemberConfig, TrainConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.images.intake import Intake, decode_images
@@ -87,6 +88,7 @@ def rehearse(config: TrainConfig, *, log: Log) -> Rehearsal:
         ManifestError: The table is wrong.
         ConfigError: A member cannot be built, its weights cannot be had, or there are fewer images than workers.
     """
+    storage.configure(config.storage)
     manifest = read_manifest(config.manifest, seed=config.seed)
     images = {str(part): int(count) for part, count in manifest.counts()["images"].items()}
     log(f"Training table {manifest.digest}: {len(manifest.frame):,} images.")
@@ -134,7 +136,7 @@ def _time_decoding(config: TrainConfig, manifest: Manifest) -> tuple[float, list
     chosen = np.unique(np.linspace(0, len(uris) - 1, min(_SAMPLE, len(uris))).astype(int))
     started = time.monotonic()
     intake = Intake(config.decode.preprocess, config.decode.limits)
-    decoded = list(decode_images([(str(uris.iloc[index]), "") for index in chosen], intake, alone=False))
+    decoded = list(decode_images([(str(uris.iloc[index]), "", None) for index in chosen], intake, alone=False))
     seconds = (time.monotonic() - started) / len(chosen) * len(uris)
     faults = [f"Cannot be read: {item.uri}: {item.fault_detail}" for item in decoded if item.pixels is None]
     return seconds, faults

@@ -79,6 +79,7 @@ def train(config: TrainConfig, output: str, *, log: Log) -> TrainResult:
         TrainingError: A member failed more often than `compute.max_failures`.
     """
     started = time.monotonic()
+    storage.configure(config.storage)
     output = storage.absolute(output)
     storage.check_writable(output)
     manifest = read_manifest(config.manifest, seed=config.seed)

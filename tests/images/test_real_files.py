@@ -41,7 +41,7 @@ def name_of(said: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("said", index(), ids=name_of)
 def test_decode_one_by_default_only_the_chest_is_scored(said):
-    image = decode_one(str(path_of(said)), "1", DEFAULT)
+    image = decode_one(str(path_of(said)), "", DEFAULT)
     if said["kind"] == "chest radiograph":
         assert image.fault is None
         assert image.gate == "header"
@@ -76,7 +76,7 @@ def test_decode_without_a_gate_values_and_kinds_as_the_index_says(said):
 
 @pytest.mark.parametrize("name", ["ivle", "evle", "rle", "j2k", "mono2_inverted", "signed_rescale"])
 def test_decode_one_transcoded_film_scored(shared_dicom, name):
-    image = decode_one(str(shared_dicom / "transcoded" / f"{name}.dcm"), "1", DEFAULT)
+    image = decode_one(str(shared_dicom / "transcoded" / f"{name}.dcm"), "", DEFAULT)
     assert image.fault is None
     assert image.header is not None
     assert image.header.body_part_examined == "CHEST"

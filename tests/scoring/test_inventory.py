@@ -29,7 +29,7 @@ CONTRACT = Contract(
     preprocess_digest="p",
 )
 KINDS = ("zip", "tar", "tar.gz")
-SETTINGS = ScoreConfig(storage_retries=0)
+SETTINGS = ScoreConfig()
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -102,8 +102,8 @@ def test_build_worklist_archive_named_itself_one_row_per_member_in_its_order(fol
 def test_decode_one_member_same_model_input_as_the_plain_file(folder, tmp_path, films, kind):
     storage.put(f"{folder}/night.{kind}", packed(kind, films))
     storage.put(f"{folder}/plain.png", films["film_0.png"])
-    plain = decode_one(f"{folder}/plain.png", "1", Intake(PREPROCESS, SETTINGS.limits))
-    member = decode_one(f"{folder}/night.{kind}!/film_0.png", "1", Intake(PREPROCESS, SETTINGS.limits))
+    plain = decode_one(f"{folder}/plain.png", "", Intake(PREPROCESS, SETTINGS.limits))
+    member = decode_one(f"{folder}/night.{kind}!/film_0.png", "", Intake(PREPROCESS, SETTINGS.limits))
     assert (member.pixels == plain.pixels).all()
 
 

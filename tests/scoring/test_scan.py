@@ -303,7 +303,7 @@ def test_scan_private_element_and_deflated_pixels_are_not_read(tmp_path):
 def answers(s3: str) -> list[int]:
     """The bytes of every answer to a GET that this process sends, as the server announces them."""
     sizes: list[int] = []
-    storage.s3.client().meta.events.register(
+    storage.stores.current().of(s3).client.meta.events.register(
         "after-call.s3.GetObject", lambda parsed, **rest: sizes.append(parsed.get("ContentLength", 0))
     )
     return sizes

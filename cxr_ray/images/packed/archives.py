@@ -16,8 +16,6 @@ from cxr_ray.errors import DecodeError, Fault, StorageError
 from cxr_ray.images.packed import members, tars, zips
 from cxr_ray.images.packed.members import Member, bad_archive, is_archive, split
 
-_RETRIES = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Archive:
@@ -49,23 +47,23 @@ def absolute(uri: str) -> str:
     return whole if name is None else members.join(whole, members.clean_name(name) or name)
 
 
-def open_archive(uri: str, version: str, limits: LimitsConfig, retries: int = _RETRIES) -> Archive:
-    """The archive with its directory; this process remembers the last few, `version` telling old from new.
+def open_archive(uri: str, version: str, limits: LimitsConfig) -> Archive:
+    """The archive of this `version` ('' for any) with its directory; this process remembers the last few.
 
     Raises DecodeError: BAD_ARCHIVE for an archive that is damaged, wholly encrypted or beyond `limits`. Raises
-    StorageError.
+    StorageError: CHANGED for another version, or what the storage says.
     """
-    opened = _remembered(uri, version, limits, retries)
+    opened = _remembered(uri, version, limits)
     if isinstance(opened, str):
         raise DecodeError(Fault.BAD_ARCHIVE, opened)
     return opened
 
 
 @lru_cache(maxsize=4)
-def _remembered(uri: str, version: str, limits: LimitsConfig, retries: int) -> Archive | str:
+def _remembered(uri: str, version: str, limits: LimitsConfig) -> Archive | str:
     """The archive, or the sentence that says why it cannot be listed: it stays so for each of its members."""
     try:
-        return _opened(uri, limits, retries)
+        return _opened(uri, version, limits)
     except DecodeError as error:
         return error.detail
 
@@ -75,34 +73,43 @@ def forget_archives() -> None:
     _remembered.cache_clear()
 
 
-def _opened(uri: str, limits: LimitsConfig, retries: int) -> Archive:
+def _opened(uri: str, version: str, limits: LimitsConfig) -> Archive:
     """The archive with its directory. Raises DecodeError (BAD_ARCHIVE), StorageError."""
-    size = storage.stat(uri).size
+    found = storage.stat(uri)
+    if version and found.version != version:
+        detail = f"{uri} is not the archive that was listed: it was replaced; the next run scores it."
+        raise StorageError(Fault.CHANGED, detail)
+    size, version = found.size, found.version  # from here on, every range is one of this version
     if uri.lower().endswith(".zip"):
-        found = members.directory(uri, zips.scan(uri, size, limits), limits)
-        return Archive(uri, found, partial(zips.read, uri, limits=limits, retries=retries))
+        entries = members.directory(uri, zips.scan(uri, size, limits, version=version), limits)
+        return Archive(uri, entries, partial(zips.read, uri, limits=limits, version=version))
     if uri.lower().endswith(".tar"):
-        found = members.directory(uri, tars.scan(uri, tars.hopping(uri, size)), limits)
-        ranges = partial(storage.get_range, uri, retries=retries)
-        return Archive(uri, found, partial(tars.read, uri, read_at=ranges, limits=limits))
-    reader = tars.GzipReader(uri, size, limits=limits, retries=retries)
-    found = members.directory(uri, tars.scan(uri, reader.read_at), limits)
+        entries = members.directory(uri, tars.scan(uri, tars.hopping(uri, size, version=version)), limits)
+        ranges = partial(storage.get_range, uri, version=version)
+        return Archive(uri, entries, partial(tars.read, uri, read_at=ranges, limits=limits))
+    reader = tars.GzipReader(uri, size, limits=limits, version=version)
+    entries = members.directory(uri, tars.scan(uri, reader.read_at), limits)
     reader.check_to_the_end()
-    return Archive(uri, found, partial(tars.read, uri, read_at=reader.read_at, limits=limits))
+    return Archive(uri, entries, partial(tars.read, uri, read_at=reader.read_at, limits=limits))
 
 
-def fetch(uri: str, version: str, *, limits: LimitsConfig, retries: int = _RETRIES) -> bytes:
-    """The bytes of an object, or of the member of an archive of this `version`.
+def is_packed(uri: str) -> bool:
+    """Whether it is an archive or a member of one, rather than an object that is an image itself."""
+    return split(uri)[1] is not None or is_archive(uri)
+
+
+def fetch(uri: str, version: str, *, limits: LimitsConfig) -> bytes:
+    """The bytes of an object, or of the member of an archive, of this `version`; '' takes any.
 
     Raises:
         DecodeError: As `Archive.read` and `open_archive`. The uri of a whole archive has no bytes of its own: it is
             listed only where its members cannot be, and the reason is raised.
         StorageError: The storage does not hand it out.
     """
+    if not is_packed(uri):
+        return storage.get(uri, version=version, max_bytes=limits.object_bytes)
     archive, name = split(uri)
-    if name is None and not is_archive(uri):
-        return storage.get(uri, retries=retries, max_bytes=limits.object_bytes)
-    opened = open_archive(archive, version, limits, retries)
+    opened = open_archive(archive, version, limits)
     if name is None:
         raise bad_archive(uri, "could not be listed when this run began, but can be now; start the run again.")
     return opened.read(name)

@@ -149,9 +149,9 @@ def read(archive: str, member: Member, *, read_at: ReadAt, limits: LimitsConfig)
     return found[_BLOCK:]
 
 
-def hopping(uri: str, size: int) -> ReadAt:
+def hopping(uri: str, size: int, *, version: str) -> ReadAt:
     """Reads headers here and there of an uncompressed archive of `size` bytes. Raises StorageError."""
-    file = io.BufferedReader(storage.RangedFile(uri, size), _BUFFER)
+    file = io.BufferedReader(storage.RangedFile(uri, size, version=version), _BUFFER)
 
     def read_at(offset: int, length: int) -> bytes:
         if offset >= size:  # an absurd size in a header leads beyond what a file position can be
@@ -168,9 +168,9 @@ class GzipReader:
     Holds one piece of the stream at a time, whatever is skipped.
     """
 
-    def __init__(self, uri: str, size: int, *, limits: LimitsConfig, retries: int) -> None:
+    def __init__(self, uri: str, size: int, *, limits: LimitsConfig, version: str) -> None:
         """Nothing is read yet."""
-        self.uri, self.size, self.limits, self.retries = uri, size, limits, retries
+        self.uri, self.size, self.limits, self.version = uri, size, limits, version
         self._lock = threading.Lock()
         self._restart()
 
@@ -218,7 +218,7 @@ class GzipReader:
     def _inflate(self) -> Iterator[bytes]:
         """The inflated archive from its first byte, as long as it does not grow out of proportion."""
         starts = range(0, self.size, _CHUNK)
-        chunks = (storage.get_range(self.uri, start, _CHUNK, retries=self.retries) for start in starts)
+        chunks = (storage.get_range(self.uri, start, _CHUNK, version=self.version) for start in starts)
         total = 0
         try:
             for piece, stored in inflated(chunks, wbits=GZIP):

@@ -61,13 +61,16 @@ class _Guarded(io.BufferedReader):
         return data
 
 
-def scan(uri: str, size: int, limits: LimitsConfig) -> Iterator[ZipMember | None]:
+def scan(uri: str, size: int, limits: LimitsConfig, *, version: str) -> Iterator[ZipMember | None]:
     """Every entry of the central directory, None for folders, links and devices.
 
     Raises DecodeError: BAD_ARCHIVE for a damaged or unreasonable directory, and for members that overlap.
     """
     try:
-        with _Guarded(storage.RangedFile(uri, size), limits) as reader, zipfile.ZipFile(reader) as archive:
+        with (
+            _Guarded(storage.RangedFile(uri, size, version=version), limits) as reader,
+            zipfile.ZipFile(reader) as archive,
+        ):
             entries = archive.infolist()
     # ValueError holds names that are no UTF-8; NotImplementedError, a version of the format still to come.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OverflowError) as error:
@@ -106,14 +109,14 @@ def _member(entry: zipfile.ZipInfo) -> ZipMember | None:
     )
 
 
-def read(archive: str, member: ZipMember, *, limits: LimitsConfig, retries: int) -> bytes:
+def read(archive: str, member: ZipMember, *, limits: LimitsConfig, version: str) -> bytes:
     """The bytes of one member, of the size and CRC that the directory declares.
 
     Raises DecodeError: TOO_LARGE, before anything is fetched; BAD_ARCHIVE for a damaged member. Raises StorageError.
     """
     uri = join(archive, member.name)
     check_sizes(uri, member, limits)
-    stored = _stored(archive, member, retries)
+    stored = _stored(archive, member, version)
     try:
         data = _expanded(stored, member)
     except (zlib.error, OSError) as error:
@@ -144,14 +147,14 @@ def data_start(uri: str, head: bytes | memoryview) -> int:
     return start
 
 
-def _stored(archive: str, member: ZipMember, retries: int) -> memoryview:
+def _stored(archive: str, member: ZipMember, version: str) -> memoryview:
     """The member's bytes as they lie in the archive, fetched together with the local header."""
     length = LOCAL_HEADER + _SLACK + member.stored_size
-    found = memoryview(storage.get_range(archive, member.place, length, retries=retries))
+    found = memoryview(storage.get_range(archive, member.place, length, version=version))
     start = data_start(join(archive, member.name), found)
     if start + member.stored_size <= len(found):
         return found[start : start + member.stored_size]
-    return memoryview(storage.get_range(archive, member.place + start, member.stored_size, retries=retries))
+    return memoryview(storage.get_range(archive, member.place + start, member.stored_size, version=version))
 
 
 def _expanded(stored: memoryview, member: ZipMember) -> bytes:

@@ -1,9 +1,9 @@
-"""The one door to storage, on local files and on a listening S3 server (moto), with the same expectations."""
+"""The one door to storage, with the same expectations of local files, of moto and of Ceph."""
 
 import io
 import os
 import threading
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,19 +11,18 @@ from cxr_ray import storage
 from cxr_ray.errors import Fault, StorageError
 
 
-@pytest.fixture(params=["local", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "archive") if request.param == "local" else str(request.getfixturevalue("s3"))
-
-
 def test_put_and_get_bytes_come_back_and_are_listed(folder):
-    names = ["a.png", "b/with blank.png", "b/ünïcode%20.png"]
+    names = ["a.png", "b/with blank.png", "b/ünïcode%20.png", "50% +&=?#.png", "b/%2F%.png", "b/\u0065\u0301.png"]
     for number, name in enumerate(names):
         storage.put(storage.join(folder, name), bytes([number]) * (number + 1))
     listed = list(storage.list_objects(folder))
     assert sorted(item.uri for item in listed) == sorted(storage.join(folder, name) for name in names)
-    assert sorted(item.size for item in listed) == [1, 2, 3]
-    assert storage.get(storage.join(folder, names[2])) == b"\x02\x02\x02"
+    assert sorted(item.size for item in listed) == [1, 2, 3, 4, 5, 6]
+    assert {item.uri: item.version for item in listed} == {
+        uri: storage.stat(uri).version for uri in [item.uri for item in listed]
+    }
+    for number, name in enumerate(names):
+        assert storage.get(storage.join(folder, name)) == bytes([number]) * (number + 1)
 
 
 def test_stat_changed_object_has_another_version(folder):
@@ -35,7 +34,8 @@ def test_stat_changed_object_has_another_version(folder):
     storage.put(uri, b"two")
     second = storage.stat(uri)
     assert first.version != second.version
-    assert next(storage.list_objects(uri)) == second
+    listed = next(storage.list_objects(uri))
+    assert (listed.uri, listed.version, listed.size) == (uri, second.version, 3)
 
 
 def test_list_objects_prefix_is_a_whole_name(folder):
@@ -75,25 +75,6 @@ def test_filesystem_reads_what_put_wrote(folder):
     filesystem, path = storage.filesystem(uri)
     with filesystem.open_input_file(path) as file:
         assert file.read() == b"parquet"
-
-
-def test_get_bucket_that_does_not_exist_is_not_found(s3):
-    with pytest.raises(StorageError, match="NoSuchBucket") as caught:
-        list(storage.list_objects("s3://no-such-bucket/x"))
-    assert caught.value.fault is Fault.NOT_FOUND
-
-
-def test_get_endpoint_that_does_not_answer_is_unavailable(monkeypatch):
-    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    storage.forget_clients()
-    with pytest.raises(StorageError) as caught:
-        storage.get("s3://bucket/a", retries=0)
-    storage.forget_clients()
-    assert caught.value.fault is Fault.STORAGE_UNAVAILABLE
-    assert "check endpoint and network" in caught.value.detail
 
 
 def test_put_folder_that_cannot_be_made_says_why(tmp_path):
@@ -175,3 +156,75 @@ def test_list_and_get_local_name_that_is_no_utf_8_escaped_and_read(tmp_path):
     assert storage.get(listed[0].uri) == b"old"
     assert storage.stat(listed[0].uri) == listed[0]
     listed[0].uri.encode()
+
+
+def test_list_objects_and_stat_tell_age_in_utc_and_the_standard_class_is_none(folder):
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    storage.put(f"{folder}/a", b"x")
+    (listed,) = storage.list_objects(folder)
+    stated = storage.stat(f"{folder}/a")
+    for item in (listed, stated):
+        assert item.modified is not None
+        assert item.modified.utcoffset() == timedelta(0)
+        assert before <= item.modified <= datetime.now(UTC) + timedelta(seconds=2)
+        assert item.storage_class is None
+
+
+def test_get_and_get_range_another_version_by_now_changed(folder):
+    uri = f"{folder}/a"
+    storage.put(uri, b"first")
+    listed = storage.stat(uri)
+    assert storage.get(uri, version=listed.version) == b"first"
+    assert storage.get_range(uri, 1, 2, version=listed.version) == b"ir"
+    storage.put(uri, b"the second")
+    for read in (
+        lambda: storage.get(uri, version=listed.version),
+        lambda: storage.get_range(uri, 1, 2, version=listed.version),
+        lambda: storage.RangedFile(uri, 5, version=listed.version).read(3),
+    ):
+        with pytest.raises(StorageError) as caught:
+            read()
+        assert caught.value.fault is Fault.CHANGED
+        assert "the next run scores it" in caught.value.detail
+    assert storage.get(uri) == b"the second"
+
+
+def test_get_object_without_bytes_is_empty(folder):
+    storage.put(f"{folder}/empty", b"")
+    (listed,) = storage.list_objects(folder)
+    assert listed.size == 0
+    assert storage.get(listed.uri, version=listed.version) == b""
+    assert storage.get_range(listed.uri, 0, 10) == b""
+    assert list(storage.fetch([(listed.uri, listed.version, 0)])) == [b""]
+
+
+@pytest.mark.parametrize("server", ["s3", "ceph_bucket"])
+def test_get_keys_no_file_system_has_come_back_as_they_are(request, server):
+    folder = request.getfixturevalue(server)
+    keys = ["double//slash", "../up", "./here", "a/../b", "/leading", "trailing. ", "%2e%2e/x"]
+    for number, key in enumerate(keys):
+        storage.put(f"{folder}/{key}", bytes([number]))
+    listed = {item.uri: item for item in storage.list_objects(folder)}
+    assert sorted(listed) == sorted(f"{folder}/{key}" for key in keys)
+    items = [(f"{folder}/{key}", listed[f"{folder}/{key}"].version, 1) for key in keys]
+    assert list(storage.fetch(items)) == [bytes([number]) for number in range(len(keys))]
+
+
+@pytest.mark.parametrize("server", ["s3", "ceph_bucket"])
+def test_list_objects_bucket_that_does_not_exist_not_found(request, server):
+    request.getfixturevalue(server)
+    with pytest.raises(StorageError, match="NoSuchBucket, after 1 attempt") as caught:
+        list(storage.list_objects("s3://no-such-bucket/x"))
+    assert caught.value.fault is Fault.NOT_FOUND
+
+
+@pytest.mark.parametrize("server", ["s3", "ceph_bucket"])
+def test_list_objects_more_than_a_page_all_once(request, server):
+    folder = request.getfixturevalue(server)
+    for number in range(7):
+        storage.put(f"{folder}/{number}", b"x")
+    pages = [
+        [item["Key"].rpartition("/")[2] for item in page["Contents"]]
+        for page in storage.s3.pages(f"{folder}/", MaxKeys=3)
+    ]
+    assert pages == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
