@@ -33,9 +33,6 @@ def connect(address: str | None, *, debug: bool) -> None:
     """Join the Ray cluster at `address`, or that of the job that runs us, or start a local one that ends with us."""
     # Several members start at once, each with a worker or two that do nothing but wait. Ray warns of them otherwise.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-    # How often a task is repeated whose process or node died: Ray's 3 are few on spot nodes. Ray Data will take no
-    # number per stage from Ray 2.64 on.
-    os.environ.setdefault("RAY_TASK_MAX_RETRIES", "10")
     level = logging.INFO if debug else logging.ERROR
     if address or "RAY_ADDRESS" in os.environ:
         ray.init(address=address, logging_level=level, log_to_driver=debug)
