@@ -170,7 +170,7 @@ def write_rows(batch: pa.Table, *, output: str, contract: str, run_id: str) -> p
     started = time.perf_counter()
     schema = table.schema(Contract.from_json(contract))
     keys = [batch[name].to_pylist() for name in ("uri", "object_version")]
-    uri = storage.join(output, "scores", f"{run_id}-{digest_of(keys)}.parquet")
+    uri = table.file_uri(output, run_id, digest_of(keys))
     storage.put(uri, table.encode(batch.select(schema.names).cast(schema)))
     faults = batch.filter(pc.equal(batch["status"], FAULTED))["fault"]
     seconds = {name: float(pc.sum(batch[f"{name}_seconds"]).as_py()) for name in STAGES[:3]}

@@ -23,8 +23,8 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.images.gate import check_codes
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.scoring import pipeline, table
-from cxr_ray.scoring.inventory import Worklist, build_worklist
 from cxr_ray.scoring.table import Contract
+from cxr_ray.scoring.worklist import Worklist, build_worklist
 
 Log = Callable[[str], None]
 _ROWS_PER_FILE = (64, 4096)
@@ -100,7 +100,7 @@ def score(
     check_output(output, contract, rescore=rescore)
     storage.check_writable(output)
     run_id = f"{started_at:%Y%m%dT%H%M%S%f}"[:18]
-    work = build_worklist(inputs, output, contract, run_id, exclude=config.exclude, limits=config.limits, limit=limit)
+    work = build_worklist(inputs, output, contract, run_id, config=config, limit=limit)
     log(
         f"{work.listed:,} images listed, {work.already_done:,} done already, {work.todo:,} to score"
         + (f", {work.deferred:,} left for later by --limit" if work.deferred else "")

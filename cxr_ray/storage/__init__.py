@@ -1,10 +1,11 @@
 """The one door to folders and object stores: list, get with retries and verification, put whole or not at all.
 
 uris.py says what a uri is; local.py and s3.py do the work on files and in object stores, with the same verbs;
-objects.py and reading.py choose between them. Knows nothing of images or tables.
+objects.py and reading.py choose between them; listing.py cuts a listing in parts. Knows nothing of images or tables.
 """
 
 from cxr_ray.storage.arrow import filesystem, paths_on
+from cxr_ray.storage.listing import Span, list_span, spans
 from cxr_ray.storage.objects import check_writable, delete, exists, list_objects, put, stat
 from cxr_ray.storage.reading import RangedFile, get, get_range
 from cxr_ray.storage.s3 import forget_clients
@@ -13,6 +14,7 @@ from cxr_ray.storage.uris import ObjectInfo, absolute, is_remote, join
 __all__ = [
     "ObjectInfo",
     "RangedFile",
+    "Span",
     "absolute",
     "check_writable",
     "delete",
@@ -24,7 +26,9 @@ __all__ = [
     "is_remote",
     "join",
     "list_objects",
+    "list_span",
     "paths_on",
     "put",
+    "spans",
     "stat",
 ]

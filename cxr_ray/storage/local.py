@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,8 +11,8 @@ from cxr_ray.errors import Fault, StorageError
 from cxr_ray.storage.uris import ObjectInfo, check_size, path_of, uri_of
 
 
-def list_objects(uri: str) -> Iterator[ObjectInfo]:
-    """The files at or below a local path; hidden files and folders are left out."""
+def list_objects(uri: str, *, direct: bool = False) -> Iterator[ObjectInfo]:
+    """The files at or below a local path, or `direct`ly in it; hidden files and folders are left out."""
     path = path_of(uri)
     if path.is_file():
         yield _info(path)
@@ -23,11 +24,18 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
     if not path.exists():
         return
     for folder, folders, files in os.walk(path, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if direct else sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             file = Path(folder, name)
             if not name.startswith(".") and file.is_file():
                 yield _info(file)
+
+
+def subfolders(uri: str) -> list[str]:
+    """The folders right below a local folder that `list_objects` enters: neither hidden ones nor links."""
+    with _sentence(uri, "listed"), os.scandir(path_of(uri)) as entries:
+        names = (e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False))
+        return [uri_of(path_of(uri) / name) for name in sorted(names)]
 
 
 def stat(uri: str) -> ObjectInfo:
@@ -76,9 +84,18 @@ def delete(uri: str) -> None:
 
 
 def _info(path: Path) -> ObjectInfo:
-    """Size and version of a local file."""
+    """Size, version and time of a local file."""
     status = path.stat()
-    return ObjectInfo(uri_of(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return ObjectInfo(uri_of(path), version, status.st_size, _instant(status.st_mtime))
+
+
+def _instant(seconds: float) -> datetime | None:
+    """Seconds since 1970 as a time, or None for a time of no calendar, which a damaged file system may state."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 @contextmanager

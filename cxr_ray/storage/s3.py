@@ -6,6 +6,7 @@ written anywhere. Raises StorageError only, with the code of the server's answer
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,33 @@ def forget_clients() -> None:
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
     """The objects below an s3:// prefix; folder markers (empty keys that end in /) are left out."""
-    bucket, key = split(uri)
+    below = uri if uri.endswith("/") or not split(uri)[1] else f"{uri}/"
+    for page in pages(uri):
+        for item in objects_on(page, uri):
+            if item.uri == uri or item.uri.startswith(below):
+                yield item
+
+
+def pages(uri: str, **options: Any) -> Iterator[dict[str, Any]]:
+    """The pages of a listing of every key that begins as that of `uri` does; `options` are those of a paginator."""
+    bucket, prefix = split(uri)
     with _sentence(uri, "listed"):
-        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-            for item in page.get("Contents", []):
-                whole_name = item["Key"] == key or not key or key.endswith("/") or item["Key"].startswith(f"{key}/")
-                if whole_name and not item["Key"].endswith("/"):
-                    yield ObjectInfo(f"{SCHEME}{bucket}/{item['Key']}", item["ETag"].strip('"'), item["Size"])
+        pages: Any = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options)
+        yield from pages
+
+
+def objects_on(page: dict[str, Any], uri: str) -> Iterator[ObjectInfo]:
+    """The objects on a page of a listing of the bucket of `uri`, without folder markers."""
+    bucket, _ = split(uri)
+    for item in page.get("Contents", []):
+        if not item["Key"].endswith("/"):
+            yield _info(f"{SCHEME}{bucket}/{item['Key']}", item, item["Size"])
+
+
+def _info(uri: str, stated: Any, size: int) -> ObjectInfo:
+    """An object by what a listing or a HEAD states of it."""
+    modified = stated["LastModified"].astimezone(UTC) if "LastModified" in stated else None
+    return ObjectInfo(uri, stated["ETag"].strip('"'), size, modified, stated.get("StorageClass"))
 
 
 def stat(uri: str) -> ObjectInfo:
@@ -56,7 +77,7 @@ def stat(uri: str) -> ObjectInfo:
     bucket, key = split(uri)
     with _sentence(uri, "read"):
         answer = client().head_object(Bucket=bucket, Key=key)
-        return ObjectInfo(uri, answer["ETag"].strip('"'), answer["ContentLength"])
+        return _info(uri, answer, answer["ContentLength"])
 
 
 def get(uri: str, *, max_bytes: int | None) -> bytes:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from cxr_ray.errors import Fault, StorageError
@@ -12,11 +13,17 @@ SCHEME = "s3://"
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object as listed: its uri, its version (ETag, or size-mtime of a local file) and its size in bytes."""
+    """One object as listed: its uri, its version (ETag, or size-mtime of a local file) and its size in bytes.
+
+    `modified` is in UTC, to the precision of who tells: a listing knows milliseconds, a HEAD seconds. It and the
+    storage class are None where they are not stated, and do not make two of the same object differ.
+    """
 
     uri: str
     version: str
     size: int
+    modified: datetime | None = field(default=None, compare=False)
+    storage_class: str | None = field(default=None, compare=False)
 
 
 def is_remote(uri: str) -> bool:
