@@ -101,6 +101,12 @@ def score(
     output: Annotated[str, typer.Option(help="Folder or s3:// prefix of the scores; the same one continues.")],
     heatmaps: Annotated[str | None, typer.Option(help="Findings with a heat map: positive, all or none.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score at most this many images now.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Leave out what was last modified before: 2026-11-01, 36h or 2d ago.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only names that match, e.g. '*.dcm' or 'site 1/*'; may be repeated.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with scoring settings.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, e.g. batch_size=16; may be repeated.")
@@ -112,7 +118,9 @@ def score(
 ) -> None:
     """Score every image that OUTPUT does not hold yet: one accounted row each. The same command again continues."""
     with _reporting(debug):
-        settings = _score_config(config, heatmaps, tuple(overrides or ()))
+        given = {"heatmaps": heatmaps, "since": since, "include": include}
+        stated = tuple(f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None)
+        settings = _score_config(config, (*(overrides or ()), *stated))
         from cxr_ray.scoring.drain import stop_on_sigterm
         from cxr_ray.scoring.run import score as run_scoring
 
@@ -156,7 +164,7 @@ def scan(
 ) -> None:
     """Preflight: what is in an archive, what cannot be scored, and what scoring will cost. Reads headers only."""
     with _reporting(debug, interrupted="Nothing was written."):
-        settings = _score_config(config, None, tuple(overrides or ()))
+        settings = _score_config(config, tuple(overrides or ()))
         given = {"workers": workers, "cpus": cpus, "gpus": gpus, "gpu_images_per_second": gpu_images_per_second}
         stated = {name: value for name, value in given.items() if value is not None}
         scan_settings = parse(ScanConfig, stated, source="The command line")
@@ -299,12 +307,11 @@ def _train(
         return run_training(settings, output, log=_log())
 
 
-def _score_config(path: Path | None, heatmaps: str | None, overrides: tuple[str, ...]) -> ScoreConfig:
-    """The scoring settings of a file, `--set` and `--heatmaps`."""
-    extra = (*overrides, *([] if heatmaps is None else [f"heatmaps={heatmaps}"]))
+def _score_config(path: Path | None, overrides: tuple[str, ...]) -> ScoreConfig:
+    """The scoring settings of a file, and of the command line."""
     if path is not None:
-        return load_yaml(ScoreConfig, path, overrides=extra)
-    return parse(ScoreConfig, overridden({}, extra), source="The scoring settings")
+        return load_yaml(ScoreConfig, path, overrides=overrides)
+    return parse(ScoreConfig, overridden({}, overrides), source="The scoring settings")
 
 
 def _exit_for(result: "RunResult", settings: ScoreConfig) -> None:

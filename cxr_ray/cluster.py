@@ -2,8 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from typing import Any, TypeVar
 
 import ray
 import ray.data
@@ -11,7 +14,13 @@ from ray._private.worker import global_worker
 from ray.data.exceptions import SystemException, UserCodeException
 from ray.exceptions import RayError
 
-from cxr_ray.errors import CxrRayError
+from cxr_ray import storage
+from cxr_ray.config import StorageConfig
+from cxr_ray.errors import CxrRayError, StoppedError
+
+Answer = TypeVar("Answer")
+_REPEATS = 10  # of a task whose process or node died; Ray's 3 are few on spot nodes
+_FEWEST_ABREAST = 4
 
 
 @contextmanager
@@ -47,6 +56,44 @@ def connect(address: str | None, *, debug: bool) -> None:
 def disconnect() -> None:
     """Leave the cluster; a local one ends."""
     ray.shutdown()
+
+
+def over_cluster(
+    function: Callable[..., Answer],
+    arguments: Iterable[tuple[Any, ...]],
+    each: Callable[[Answer], None],
+    *,
+    stores: StorageConfig,
+    stop: threading.Event,
+) -> None:
+    """Call `function` with each of the tuples in tasks of the cluster, and hand each result over as it comes.
+
+    The arguments are drawn while it goes, a few tasks ahead. What dies is repeated, so `function` must bear that. On a
+    cluster that has no CPUs yet the tasks share the driver's node.
+
+    Raises:
+        StoppedError: `stop` was set.
+        CxrRayError: What `function` raises.
+    """
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    call = ray.remote(num_cpus=1 if cpus >= 1 else 0, max_retries=_REPEATS)(_call)
+    abreast = max(_FEWEST_ABREAST, 2 * int(cpus))
+    running: list[Any] = []
+    for given in chain(arguments, [None]):
+        if given is not None:
+            running.append(call.remote(function, given, stores.model_dump(mode="json")))
+        while running and (given is None or len(running) >= abreast):
+            finished, running = ray.wait(running, timeout=1.0)
+            for result in finished:
+                each(ray.get(result))
+            if stop.is_set():
+                raise StoppedError("Stopped on request before anything was scored; the same command begins anew.")
+
+
+def _call(function: Callable[..., Answer], given: tuple[Any, ...], stores: dict[str, Any]) -> Answer:
+    """One call, in a process that knows how to reach its stores."""
+    storage.configure(StorageConfig.model_validate(stores))
+    return function(*given)
 
 
 def attempt() -> int:

@@ -125,7 +125,7 @@ def tonights_drift(result: RunResult, config: DriftConfig) -> Drift:
     """
     records = storage.list_objects(storage.join(result.output, "nights"), missing_ok=True)
     earlier = [item.uri.rpartition("/")[2].removesuffix(".json") for item in records]
-    files = files_by_night([*earlier, result.run_id], table.score_files(result.output))
+    files = files_by_night([*earlier, result.run_id], list(table.score_files(result.output)))
     tonight, before = files[result.run_id], [files[night] for night in sorted(earlier) if files[night]]
     contract = table.read_contract(tonight[-1])
     reference = [uri for night in before[-config.nights :] for uri in night]

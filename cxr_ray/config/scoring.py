@@ -1,12 +1,15 @@
 """Settings of one scoring run, and of its preflight."""
 
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cxr_ray.config.images import GateConfig, LimitsConfig
 from cxr_ray.config.section import Section
 from cxr_ray.config.storage import StorageConfig
+from cxr_ray.errors import Fault
 
 # What lies beside images in real archives and is none.
 _SIDECARS = (
@@ -21,9 +24,27 @@ class ScoreConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     gate: GateConfig = GateConfig()
     storage: StorageConfig = StorageConfig()
+    include: tuple[str, ...] = Field(
+        (),
+        description="Patterns of the names in folders, prefixes and archives that get a row; none: all. A pattern with"
+        " a `/` is held against the whole path below the input.",
+    )
     exclude: tuple[str, ...] = Field(
         _SIDECARS,
-        description="File names in folders that are no images and get no row; an input named itself always gets one.",
+        description="Patterns, as in `include`, of what is no image and gets no row; an input named itself always gets"
+        " one.",
+    )
+    since: str | None = Field(
+        None,
+        description="Leave out what was last modified before this: a date or time (2026-11-01, 2026-11-01T06:00+01:00;"
+        " UTC unless it says) or an age (36h, 2d). What has no date stays in.",
+    )
+    retry_faults: tuple[Fault, ...] = Field(
+        (Fault.STORAGE_UNAVAILABLE,),
+        description="Faults that are not final: such a row is taken back when its object is listed again.",
+    )
+    worklist_bytes: int = Field(
+        2**29, ge=2**27, description="Memory for sorting out what is new; beyond it, files below TMPDIR are used."
     )
     heatmaps: Literal["positive", "all", "none"] = Field(
         "positive", description="Findings with a heat map: those at or above threshold, all, or none."
@@ -48,6 +69,31 @@ class ScoreConfig(Section):
         le=600.0,
         description="Seconds without a sign of life after which a run on another machine is dead.",
     )
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _check_since(cls, since: object) -> object:
+        """Refuse what is neither a time nor an age; YAML makes dates of what looks like one."""
+        text = since.isoformat() if isinstance(since, date) else since
+        if isinstance(text, str):
+            _instant(text, datetime.now(UTC))
+        return text
+
+    def modified_after(self, now: datetime) -> datetime | None:
+        """What `since` means at the time `now`, in UTC; None takes objects of any age."""
+        return None if self.since is None else _instant(self.since, now)
+
+
+def _instant(text: str, now: datetime) -> datetime:
+    """A time, or an age before `now`, as a time in UTC. Raises ValueError."""
+    age = re.fullmatch(r"(\d{1,5})([hd])", text.strip())
+    if age:
+        return now - timedelta(hours=int(age[1]) * {"h": 1, "d": 24}[age[2]])
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("must be a date (2026-11-01), a time (2026-11-01T06:00) or an age (36h, 2d)") from error
 
 
 class ScanConfig(Section):

@@ -21,6 +21,7 @@ from cxr_ray import storage
 from cxr_ray.errors import CxrRayError, Fault, LeaseError, StorageError
 from cxr_ray.scoring.lease import Lease
 from cxr_ray.scoring.progress import Progress
+from cxr_ray.scoring.worklist import Counts
 
 Log = Callable[[str], None]
 _ANSWER = 10.0  # seconds to wait for the meter
@@ -69,6 +70,11 @@ class Heartbeat:
         if self.lost is not None:
             raise self.lost
 
+    def listed(self, counts: Counts) -> None:
+        """Note how many objects are listed so far."""
+        self.check()
+        self.facts["listed_so_far"] = counts.candidates
+
     def speak(self, line: str) -> None:
         """A line in the log, which counts as a sign of life."""
         self._spoke = time.monotonic()
@@ -85,7 +91,13 @@ class Heartbeat:
                 self._ask_meter()
                 self._send()
             if time.monotonic() - self._spoke >= self.say_every:
-                self.speak(f"{self.state}: {self.progress.line()}" if self.progress.todo else f"{self.state} ...")
+                self.speak(f"{self.state}: {self._how_far()}")
+
+    def _how_far(self) -> str:
+        """What there is to say at the present state."""
+        if self.progress.todo:
+            return self.progress.line()
+        return f"{self.facts.get('listed_so_far', 0):,} objects so far"
 
     def _renew(self) -> None:
         """Renew the lease when it is time; a storage that does not answer is asked again at the next beat."""

@@ -27,10 +27,10 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.models.ensemble import choose_device, load_ensemble
 from cxr_ray.scoring import rows, table
-from cxr_ray.scoring.inventory import WORKLIST
 from cxr_ray.scoring.lease import check_held
 from cxr_ray.scoring.meter import STAGES
 from cxr_ray.scoring.table import FAULTED, SCORED, Contract
+from cxr_ray.scoring.worklist import WORKLIST
 
 PATIENT_KEY = "CXR_RAY_PATIENT_KEY"  # environment variable with the secret of the patient hash
 
@@ -238,7 +238,7 @@ def write_rows(
     check_held(output, run_id)
     schema = table.schema(Contract.from_json(contract))
     keys = [batch[name].to_pylist() for name in ("uri", "object_version")]
-    uri = storage.join(output, "scores", f"{run_id}-{digest_of(keys)}.parquet")
+    uri = table.file_uri(output, run_id, digest_of(keys))
     storage.put(uri, table.encode(batch.select(schema.names).cast(schema)))
     faults = batch.filter(pc.equal(batch["status"], FAULTED))["fault"]
     seconds = {name: float(pc.sum(batch[f"{name}_seconds"]).as_py()) for name in STAGES[:3]}

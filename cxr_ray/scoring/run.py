@@ -12,23 +12,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import ray
 
 from cxr_ray import __version__, storage
+from cxr_ray.cluster import over_cluster
 from cxr_ray.config import ScoreConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.images.gate import check_codes
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
-from cxr_ray.scoring import pipeline, table
+from cxr_ray.scoring import ledger, pipeline, table
 from cxr_ray.scoring.heartbeat import Heartbeat
-from cxr_ray.scoring.inventory import Worklist, build_worklist
 from cxr_ray.scoring.lease import Lease
 from cxr_ray.scoring.meter import start_meter
 from cxr_ray.scoring.progress import Progress, bottleneck
 from cxr_ray.scoring.table import Contract
+from cxr_ray.scoring.worklist import Worklist, build_worklist
 
 Log = Callable[[str], None]
 _ROWS_PER_FILE = (64, 4096)
@@ -52,6 +54,7 @@ class RunResult:
     left_out: int
     faults: dict[str, int]
     wall_seconds: float
+    too_old: int = 0
     bottleneck: str | None = None
     advice: str | None = None
     stopped: bool = False
@@ -67,6 +70,8 @@ class RunResult:
 
     def lines(self) -> list[str]:
         """The result for a person."""
+        if not self.listed:
+            return [f"Nothing new: the inputs hold no image that is wanted ({self.too_old:,} are older than --since)."]
         if self.adds_up and not self.scored + self.faulted and not self.deferred:
             return [f"Nothing new: all {self.listed:,} images listed have a row in {self.output} already."]
         faults = ", ".join(f"{code} {count:,}" for code, count in self.faults.items())
@@ -135,13 +140,23 @@ def score(
     ):
         check_output(output, contract, rescore=rescore)
         work = build_worklist(
-            inputs, output, contract, run_id, exclude=config.exclude, limits=config.limits, limit=limit
+            inputs,
+            output,
+            contract,
+            run_id,
+            config=config,
+            limit=limit,
+            over=partial(over_cluster, stores=config.storage, stop=stop),
+            progress=heartbeat.listed,
         )
         heartbeat.speak(_what_is_listed(work))
         heartbeat.facts = {"listed": work.listed, "already_done": work.already_done}
         if work.todo and prepare is not None:
             prepare()
         slots = _run_pipeline(work, spec, config, heartbeat, bundle=bundle)
+        late = ledger.settle(output, contract, run_id, work.known, memory_bytes=config.worklist_bytes)
+        if late:
+            log(f"{late:,} rows that a dead run's tasks wrote after this run had begun were dropped for its own.")
         progress = heartbeat.progress
         narrowest, advice = bottleneck(dict(progress.seconds), slots)
         result = RunResult(
@@ -156,6 +171,7 @@ def score(
             left_out=work.left_out,
             faults=dict(progress.faults.most_common()),
             wall_seconds=round(time.monotonic() - clock, 3),
+            too_old=work.too_old,
             bottleneck=narrowest,
             advice=advice,
             stopped=stop.is_set() and progress.left > 0,
@@ -171,7 +187,9 @@ def _what_is_listed(work: Worklist) -> str:
     return (
         f"{work.listed:,} images listed, {work.already_done:,} done already, {work.todo:,} to score"
         + (f", {work.deferred:,} left for later by --limit" if work.deferred else "")
+        + (f", {work.retried:,} of them again after a passing fault" if work.retried else "")
         + (f"; {work.left_out:,} files left out by their names" if work.left_out else "")
+        + (f"; {work.too_old:,} left out as older than --since" if work.too_old else "")
         + "."
     )
 
@@ -267,7 +285,7 @@ def _run_manifest(
         "worklist": work.uri,
         "counts": {
             name: getattr(result, name)
-            for name in ("listed", "already_done", "deferred", "scored", "faulted", "left_out")
+            for name in ("listed", "already_done", "deferred", "scored", "faulted", "left_out", "too_old")
         },
         "faults": result.faults,
         "ensemble": {

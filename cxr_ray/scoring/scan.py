@@ -21,10 +21,11 @@ from cxr_ray import storage
 from cxr_ray.config import ScanConfig, ScoreConfig
 from cxr_ray.errors import ConfigError, Fault
 from cxr_ray.images.dicom.survey import Survey
-from cxr_ray.scoring import estimate, inventory
+from cxr_ray.scoring import estimate
 from cxr_ray.scoring.census import Census
 from cxr_ray.scoring.estimate import Estimate
 from cxr_ray.scoring.headers import CHUNK, FEW, Scanned, read_headers
+from cxr_ray.scoring.worklist import ABSENT, Listing, Selection, is_table
 from cxr_ray.storage import ObjectInfo
 
 Log = Callable[[str], None]
@@ -117,7 +118,7 @@ def scan(
     storage.configure(config.storage)
     output = None if output is None else _checked_output(output)
     census = Census()
-    listing = inventory.Listing(config.exclude, config.limits)
+    listing = Listing(Selection.of(config))
     candidates = _without_repetitions(listing.objects(inputs), inputs)
     with tempfile.TemporaryDirectory(prefix="cxr-ray-scan-") as folder:
         total, items = _counted(islice(candidates, limit), Path(folder), log)
@@ -162,7 +163,7 @@ def _checked_output(output: str) -> str:
 
 def _without_repetitions(items: Iterable[Any], inputs: Sequence[str]) -> Iterator[ObjectInfo]:
     """Each object once. One folder or prefix repeats nothing, and then nothing has to be remembered."""
-    may_repeat = len(inputs) > 1 or inputs[0].lower().endswith(inventory.TABLES)
+    may_repeat = len(inputs) > 1 or is_table(inputs[0])
     seen: set[bytes] = set()
     for item in items:
         if may_repeat:
@@ -199,7 +200,7 @@ def _listed(path: Path) -> Iterator[ObjectInfo]:
 
 def _settled(row: Scanned) -> Scanned:
     """The row, or that a worklist names what the storage does not have."""
-    if row.object_version != inventory.ABSENT:
+    if row.object_version != ABSENT:
         return row
     return replace(row, survey=Survey(expected_fault=Fault.NOT_FOUND))
 

@@ -1,12 +1,16 @@
 """The score table: name, Arrow type, unit and meaning of every column, and reading scores back.
 
-One row per image version and ensemble, in OUT/scores/*.parquet. Each file carries its `Contract` (findings,
-members, heat-map grid, digests) in the schema's metadata. Knows no model, no pixels and no Ray.
+One row per image version and ensemble, in OUT/scores/date=YYYY-MM-DD/RUN-DIGEST.parquet, by the day on which the run
+began (UTC); files right in OUT/scores are read too. Each file carries its `Contract` (findings, members, heat-map grid,
+digests) in the schema's metadata; all files of one run share it. Knows no model, no pixels and no Ray.
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +26,8 @@ SCHEMA_VERSION = 2
 SCORED, FAULTED = "scored", "faulted"
 KEY = ("uri", "object_version", "ensemble_digest", "preprocess_digest")
 _METADATA_KEY = b"cxr_ray"
+_FILE_NAME = re.compile(r"(.+)-[0-9a-f]{16}\.parquet")
+_ABREAST = 16  # files opened side by side: in an object store each costs two round trips
 
 PLACEMENT = pa.struct(
     [
@@ -180,19 +186,56 @@ def _empty_file(arrow_schema: pa.Schema) -> pa.Buffer:
     return sink.getvalue()
 
 
-def score_files(output: str) -> list[str]:
-    """Uris of the score files below `output`, sorted; empty when there are none."""
+def file_uri(output: str, run_id: str, digest: str) -> str:
+    """Where a run writes the score file of this digest: by the day of its start, with which its name begins."""
+    day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+    return storage.join(output, "scores", f"date={day}", f"{run_id}-{digest}.parquet")
+
+
+def run_of(uri: str) -> str:
+    """The run that wrote a score file; a file of another name counts as a run of its own."""
+    name = uri.rpartition("/")[2]
+    found = _FILE_NAME.fullmatch(name)
+    return found[1] if found else name
+
+
+def score_files(output: str, contract: Contract | None = None) -> dict[str, str]:
+    """Uris and versions of the score files below `output`, in order, of one ensemble if its `contract` is given."""
     folder = storage.join(output, "scores")
-    return sorted(item.uri for item in storage.list_objects(folder, missing_ok=True) if item.uri.endswith(".parquet"))
+    listed = sorted(
+        (item.uri, item.version)
+        for item in storage.list_objects(folder, missing_ok=True)
+        if item.uri.endswith(".parquet")
+    )
+    files = dict(listed)
+    if contract is None:
+        return files
+    runs = _contracts_of_runs(files)
+    wanted = contract.ensemble_digest
+    return {uri: version for uri, version in files.items() if runs[run_of(uri)].ensemble_digest == wanted}
 
 
 def contracts(output: str) -> dict[str, Contract]:
     """Ensemble digest -> contract of the score files below `output`."""
     found: dict[str, Contract] = {}
-    for uri in score_files(output):
-        contract = read_contract(uri)
+    for contract in _contracts_of_runs(score_files(output)).values():
         found.setdefault(contract.ensemble_digest, contract)
     return found
+
+
+def _contracts_of_runs(files: Mapping[str, str]) -> dict[str, Contract]:
+    """Run -> what all of its rows share, from one of its files."""
+    first: dict[str, tuple[str, str]] = {}
+    for uri, version in files.items():
+        first.setdefault(run_of(uri), (uri, version))
+    with ThreadPoolExecutor(_ABREAST) as pool:
+        return dict(zip(first, pool.map(lambda file: _contract_of_version(*file), first.values()), strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _contract_of_version(uri: str, version: str) -> Contract:
+    """The contract of a score file, read once for each of its versions."""
+    return read_contract(uri)
 
 
 def read_contract(uri: str) -> Contract:
@@ -211,10 +254,10 @@ def rows_of(output: str, *, wanted: Sequence[str], contract: Contract, where: pc
     """
     whole = schema(contract)
     part = pa.schema([whole.field(name) for name in wanted])
-    files = score_files(output)
+    files = score_files(output, contract)
     if not files:
         return part.empty_table()
-    filesystem, paths = storage.paths_on(files)
+    filesystem, paths = storage.paths_on(list(files))
     rows = pds.dataset(paths, filesystem=filesystem, format="parquet", schema=whole)
     chosen = pc.field("ensemble_digest") == contract.ensemble_digest
     batches = rows.to_batches(columns=list(wanted), filter=chosen if where is None else chosen & where)
@@ -244,7 +287,7 @@ def choose_contract(output: str, ensemble_digest: str | None) -> Contract:
     found = contracts(output)
     if not found:
         raise ConfigError(
-            f"{output} holds no scores (no scores/*.parquet); run `cxr-ray score` with this --output first."
+            f"{output} holds no scores (no .parquet below scores/); run `cxr-ray score` with this --output first."
         )
     if ensemble_digest is None and len(found) == 1:
         return next(iter(found.values()))

@@ -1,18 +1,23 @@
-"""Re-checking the accounting of an output folder from what lies in it. Knows no Ray and no model."""
+"""Re-checking the accounting of an output folder from what lies in it, in bounded memory. Knows no Ray and no model."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
+import duckdb
 import pyarrow.compute as pc
 
 from cxr_ray import storage
+from cxr_ray.config import ScoreConfig
 from cxr_ray.errors import ConfigError
-from cxr_ray.scoring import inventory, table
-from cxr_ray.scoring.table import KEY, Contract
+from cxr_ray.scoring import table
+from cxr_ray.scoring.database import database, number, stream
+from cxr_ray.scoring.table import FAULTED, KEY, SCORED, Contract
+from cxr_ray.scoring.worklist import WORKLIST, worklists
+
+# 16 bytes for a key, of which ten million fit where their names do not. Equal by chance: 1 in 10 to the 24 of them.
+_KEY = "md5_number(concat_ws(chr(0), uri, object_version))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,11 @@ class Verification:
         return [f"{self.output} does NOT add up ({read}):", *(f"- {problem}" for problem in self.problems)]
 
 
-def verify(output: str) -> Verification:
+def verify(output: str, *, memory_bytes: int | None = None) -> Verification:
     """Re-check an output folder: every run adds up, all of every worklist has a row, and no key has two.
 
     The worklists of runs that were killed count too: what they did not finish is reported until another run does.
+    `memory_bytes` None is the default of `worklist_bytes`.
 
     Raises:
         ConfigError: The folder holds no scores.
@@ -54,15 +60,13 @@ def verify(output: str) -> Verification:
     problems: list[str] = []
     status: Counter[str] = Counter()
     for contract in found.values():
-        wanted = [*KEY, "status", "fault"]
-        keys = table.rows_of(output, wanted=wanted, contract=contract)
-        status.update({item["values"]: item["counts"] for item in pc.value_counts(keys["status"]).to_pylist()})
-        problems += _check_rows(keys, contract)
-        for run_id, work in _worklists(output, contract, runs):
-            problems += _check_worklist(run_id, work, keys)
+        with database(memory_bytes or ScoreConfig().worklist_bytes) as connection:
+            status.update(_load(connection, output, contract))
+            problems += _check_rows(connection, output, contract)
+            problems += _check_worklists(connection, output, contract, runs)
     for manifest in runs.values():
         problems += _check_counts(manifest)
-    return Verification(output, len(found), len(runs), status[table.SCORED], status[table.FAULTED], tuple(problems))
+    return Verification(output, len(found), len(runs), status[SCORED], status[FAULTED], tuple(problems))
 
 
 def _manifests(output: str) -> dict[str, dict[str, Any]]:
@@ -72,46 +76,71 @@ def _manifests(output: str) -> dict[str, dict[str, Any]]:
     return {manifest["run_id"]: manifest for manifest in sorted(manifests, key=lambda item: str(item["run_id"]))}
 
 
-def _worklists(output: str, contract: Contract, runs: dict[str, Any]) -> Iterator[tuple[str, pa.Table]]:
-    """The worklists to hold against the rows: those of finished runs, and of a run that broke off after the last.
+def _load(connection: duckdb.DuckDBPyConnection, output: str, contract: Contract) -> dict[str, int]:
+    """Make the table `held` (key, preprocess, status, fits, copies) of the rows of an ensemble; returns rows by status.
 
-    A run that broke off earlier does not count: the one that finished after it listed everything anew.
+    `fits`: a row has a fault if and only if it is faulted.
     """
-    newest = max(runs, default="")
-    for item in storage.list_objects(storage.join(output, "worklists"), missing_ok=True):
-        run_id = item.uri.rpartition("/")[2].removesuffix(".parquet")
-        if run_id in runs or run_id > newest:
-            work, digest = inventory.read_worklist(item.uri)
-            if digest == contract.ensemble_digest:
-                yield run_id, work
+    _register(connection, output, contract, [*KEY, "status", "fault"])
+    connection.execute(
+        f"create temp table held as select {_KEY} as key, hash(preprocess_digest) as preprocess, status,"
+        f" (fault is not null) = (status = '{FAULTED}') as fits, count(*) as copies from rows group by all"
+    )
+    return dict(connection.execute("select status, sum(copies)::bigint from held group by status").fetchall())
 
 
-def _check_rows(keys: pa.Table, contract: Contract) -> list[str]:
+def _register(connection: duckdb.DuckDBPyConnection, output: str, contract: Contract, wanted: list[str]) -> None:
+    """Let the rows of an ensemble be read once as `rows`."""
+    files, chosen = list(table.score_files(output, contract)), pc.field("ensemble_digest") == contract.ensemble_digest
+    connection.register("rows", stream(files, table.schema(contract), wanted, where=chosen))
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, output: str, contract: Contract) -> list[str]:
     """Problems within the rows of one ensemble."""
     problems = []
-    grouped = keys.group_by(list(KEY)).aggregate([("status", "count")])
-    repeated = grouped.filter(pc.greater(grouped["status_count"], 1))
-    if repeated.num_rows:
+    connection.execute(
+        "create temp table repeated as select key from held group by key, preprocess having sum(copies) > 1"
+    )
+    repeated = number(connection, "select count(*) from repeated")
+    if repeated:
+        _register(connection, output, contract, ["uri", "object_version"])
+        query = f"select min(uri) from rows where {_KEY} in (select key from repeated)"
+        ((example,),) = connection.execute(query).fetchall()
         problems.append(
-            f"{repeated.num_rows} images have more than one row under ensemble {contract.ensemble_digest},"
-            f" for example {repeated['uri'][0].as_py()}."
+            f"{repeated} images have more than one row under ensemble {contract.ensemble_digest},"
+            f" for example {example}."
         )
-    wrong = pc.sum(pc.not_equal(pc.is_valid(keys["fault"]), pc.equal(keys["status"], table.FAULTED))).as_py()
+    wrong = number(connection, "select coalesce(sum(copies), 0) from held where not fits")
     if wrong:
         problems.append(f"{wrong} rows have a fault but are not faulted, or the reverse.")
     return problems
 
 
-def _check_worklist(run_id: str, work: pa.Table, keys: pa.Table) -> list[str]:
-    """Images of one run's worklist that have no row."""
-    names = ["uri", "object_version"]
-    lost = work.select(names).join(keys.select(names), keys=names, join_type="left anti")
-    if lost.num_rows == 0:
-        return []
-    example = lost.sort_by("uri")["uri"][0].as_py()
-    return [
-        f"{lost.num_rows} images of run {run_id} have no row, for example {example}; run the same score command again."
-    ]
+def _check_worklists(
+    connection: duckdb.DuckDBPyConnection, output: str, contract: Contract, runs: dict[str, Any]
+) -> list[str]:
+    """Images of worklists that have no row: of finished runs, and of a run that broke off after the last.
+
+    A run that broke off earlier does not count: the one that finished after it listed everything anew.
+    """
+    newest, problems = max(runs, default=""), []
+    for work in worklists(output):
+        if work.ensemble_digest != contract.ensemble_digest or (work.run_id not in runs and work.run_id <= newest):
+            continue
+        connection.register("work", stream(work.parts, WORKLIST, ["uri", "object_version"]))
+        query = f"select count(*), min(uri) from work where {_KEY} not in (select key from held)"
+        ((lost, example),) = connection.execute(query).fetchall()
+        if lost > _left(runs.get(work.run_id, {})):
+            problems.append(
+                f"{lost} images of run {work.run_id} have no row, for example {example}; run the same score command"
+                " again."
+            )
+    return problems
+
+
+def _left(manifest: dict[str, Any]) -> int:
+    """How many images a run left when it was asked to stop; none if it came to its end, or to no manifest."""
+    return int(manifest["counts"]["deferred"]) if manifest.get("stopped") else 0
 
 
 def _check_counts(manifest: dict[str, Any]) -> list[str]:

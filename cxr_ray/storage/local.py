@@ -24,8 +24,8 @@ _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 _LOCK_SECONDS = 30.0  # a lock is held for the milliseconds of one write
 
 
-def list_objects(uri: str) -> Iterator[ObjectInfo]:
-    """The files at or below a local path; hidden files and folders are left out."""
+def list_objects(uri: str, *, direct: bool = False) -> Iterator[ObjectInfo]:
+    """The files at or below a local path, or `direct`ly in it; hidden files and folders are left out."""
     path = path_of(uri)
     if path.is_file():
         yield _info(path)
@@ -37,11 +37,18 @@ def list_objects(uri: str) -> Iterator[ObjectInfo]:
     if not path.exists():
         return
     for folder, folders, files in os.walk(path, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if direct else sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             file = Path(folder, name)
             if not name.startswith(".") and file.is_file():
                 yield _info(file)
+
+
+def subfolders(uri: str) -> list[str]:
+    """The folders right below a local folder that `list_objects` enters: neither hidden ones nor links."""
+    with _sentence(uri, "listed"), os.scandir(path_of(uri)) as entries:
+        names = (e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False))
+        return [uri_of(path_of(uri) / name) for name in sorted(names)]
 
 
 def stat(uri: str) -> ObjectInfo:
@@ -179,9 +186,17 @@ def _version(status: os.stat_result) -> str:
 
 
 def _info(path: Path) -> ObjectInfo:
-    """Size, version and age of a local file."""
+    """Size, version and time of a local file."""
     status = path.stat()
-    return ObjectInfo(uri_of(path), _version(status), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+    return ObjectInfo(uri_of(path), _version(status), status.st_size, _instant(status.st_mtime))
+
+
+def _instant(seconds: float) -> datetime | None:
+    """Seconds since 1970 as a time, or None for a time of no calendar, which a damaged file system may state."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 @contextmanager

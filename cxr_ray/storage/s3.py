@@ -37,12 +37,19 @@ def pages(uri: str, **request: Any) -> Iterator[Any]:
 
 def list_objects(uri: str) -> Iterator[ObjectInfo]:
     """The objects below an s3:// prefix; folder markers (empty keys that end in /) are left out."""
-    bucket, key = split(uri)
+    below = uri if uri.endswith("/") or not split(uri)[1] else f"{uri}/"
     for page in pages(uri):
-        for item in page.get("Contents", []):
-            whole_name = item["Key"] == key or not key or key.endswith("/") or item["Key"].startswith(f"{key}/")
-            if whole_name and not item["Key"].endswith("/"):
-                yield listed(bucket, item)
+        for item in objects_on(page, uri):
+            if item.uri == uri or item.uri.startswith(below):
+                yield item
+
+
+def objects_on(page: Any, uri: str) -> Iterator[ObjectInfo]:
+    """The objects on a page of a listing of the bucket of `uri`, without folder markers."""
+    bucket, _ = split(uri)
+    for item in page.get("Contents", []):
+        if not item["Key"].endswith("/"):
+            yield listed(bucket, item)
 
 
 def listed(bucket: str, item: Any) -> ObjectInfo:

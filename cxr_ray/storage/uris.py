@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -15,14 +15,16 @@ SCHEME = "s3://"
 class ObjectInfo:
     """One object as listed: its uri, its version (ETag, or size-mtime of a local file) and its size in bytes.
 
-    `modified` is in UTC; `storage_class` is what a store says of where it keeps the object, None for the standard.
+    `modified` is in UTC, to the precision of who tells: a listing knows milliseconds, a HEAD seconds; `storage_class`
+    is what a store says of where it keeps the object, None for the standard. Both are None where they are not stated,
+    and do not make two of the same object differ.
     """
 
     uri: str
     version: str
     size: int
-    modified: datetime | None = None
-    storage_class: str | None = None
+    modified: datetime | None = field(default=None, compare=False)
+    storage_class: str | None = field(default=None, compare=False)
 
 
 def is_remote(uri: str) -> bool:

@@ -5,6 +5,7 @@ import os
 import shutil
 import zipfile
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -86,7 +87,7 @@ def test_score_interrupted_run_is_completed_without_doubling(archive, bundle, tm
     # What a killed driver leaves behind: score files and a worklist, but no run manifest.
     for item in (tmp_path / "out" / "runs").iterdir():
         item.unlink()
-    files = sorted((tmp_path / "out" / "scores").iterdir())
+    files = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
     files[0].unlink()
     lost = verify(str(tmp_path / "out"))
     assert len(lost.problems) == 1
@@ -108,11 +109,16 @@ def test_score_overlapping_inputs_and_worklists_give_one_row_per_image(archive, 
 
 def test_score_table_reads_the_same_in_pandas_duckdb_and_polars(archive, bundle, tmp_path):
     run(archive, bundle, tmp_path / "out", ScoreConfig(actors=1, heatmaps="all"))
-    files = f"{tmp_path}/out/scores/*.parquet"
-    by_pandas = pd.concat(pd.read_parquet(path) for path in sorted((tmp_path / "out" / "scores").iterdir()))
-    by_duckdb = duckdb.sql(f"select uri, probability_Mass, len(findings) as n from '{files}' order by uri").df()
-    by_polars = polars.read_parquet(files).sort("uri")
-    by_pandas = by_pandas.sort_values("uri")
+    scores = tmp_path / "out" / "scores"
+    by_pandas = pd.read_parquet(scores).sort_values("uri")
+    files = f"read_parquet('{scores}/**/*.parquet', hive_partitioning = true)"
+    query = f"select uri, probability_Mass, len(findings) as n, date from {files} order by uri"
+    by_duckdb = duckdb.sql(query).df()
+    by_polars = polars.read_parquet(scores, hive_partitioning=True).sort("uri")
+    (day,) = scores.iterdir()
+    assert day.name == f"date={datetime.now(UTC):%Y-%m-%d}"
+    for dates in (by_pandas["date"], by_duckdb["date"], by_polars["date"].to_pandas()):
+        assert set(pd.to_datetime(dates.astype(str))) == {pd.Timestamp(day.name.removeprefix("date="))}
     np.testing.assert_allclose(by_pandas["probability_Mass"], by_duckdb["probability_Mass"])
     np.testing.assert_allclose(by_pandas["probability_Mass"], by_polars["probability_Mass"].to_numpy())
     assert by_duckdb["n"].dropna().eq(5).all()
@@ -173,7 +179,7 @@ def test_score_bundle_that_scores_differently_here_is_refused(archive, bundle, t
 
 def test_verify_row_removed_or_doubled_is_found(archive, bundle, tmp_path):
     run(archive, bundle, tmp_path / "out")
-    files = sorted((tmp_path / "out" / "scores").iterdir())
+    files = sorted((tmp_path / "out" / "scores").rglob("*.parquet"))
     shutil.copy(files[0], files[0].with_name("again.parquet"))
     assert any("more than one row" in problem for problem in verify(str(tmp_path / "out")).problems)
     files[0].with_name("again.parquet").unlink()

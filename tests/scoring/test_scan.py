@@ -346,14 +346,14 @@ def test_scan_object_that_vanishes_or_is_absent_is_a_fault_of_the_storage(s3, mo
     storage.put(f"{s3}/list.csv", f"uri\n{s3}/a.dcm\n{s3}/b.dcm\n{s3}/a.dcm\n".encode())
     assert dict(scanned(f"{s3}/list.csv").census.faults) == {"not_found": 1}
     storage.put(f"{s3}/late.dcm", dicom())
-    listed = storage.list_objects
+    listed = storage.list_span
 
-    def then_removed(uri: str, **options: Any) -> Any:
-        items = list(listed(uri, **options))
+    def then_removed(span: storage.Span) -> Any:
+        items = list(listed(span))
         storage.delete(f"{s3}/late.dcm")
         return iter(items)
 
-    monkeypatch.setattr(storage, "list_objects", then_removed)
+    monkeypatch.setattr(storage, "list_span", then_removed)
     census = scanned(s3, config=ScoreConfig(exclude=("*.csv",))).census
     assert (census.objects, dict(census.faults)) == (2, {"not_found": 1})
 

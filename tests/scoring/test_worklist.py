@@ -8,39 +8,23 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cxr_ray import storage
 from cxr_ray.config import LimitsConfig, ScoreConfig
 from cxr_ray.errors import ConfigError, Fault
 from cxr_ray.images.intake import Intake, decode_one
-from cxr_ray.images.packed.archives import forget_archives
-from cxr_ray.scoring.inventory import ABSENT, Worklist, build_worklist, read_worklist
-from cxr_ray.scoring.table import Contract
+from cxr_ray.scoring.worklist import ABSENT, WORKLIST, Worklist, build_worklist
 from tests.conftest import PREPROCESS, write_image
+from tests.scoring.conftest import CONTRACT
 
-CONTRACT = Contract(
-    findings=("Mass",),
-    members=("a",),
-    grid=7,
-    size=PREPROCESS.size,
-    thresholds=(0.5,),
-    ensemble_digest="e",
-    preprocess_digest="p",
-)
 KINDS = ("zip", "tar", "tar.gz")
 SETTINGS = ScoreConfig()
 
 
-@pytest.fixture(params=["local", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "archive") if request.param == "local" else str(request.getfixturevalue("s3"))
-
-
-@pytest.fixture(autouse=True)
-def forget() -> None:
-    """S3 objects of one test have the uris and versions of those of another."""
-    forget_archives()
+pytestmark = pytest.mark.usefixtures("forget")
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +54,18 @@ def listed(
     inputs: list[str], output: Path, *, limits: LimitsConfig | None = None, limit: int | None = None
 ) -> tuple[Worklist, list[dict[str, object]]]:
     """The worklist of the inputs, and its rows."""
-    work = build_worklist(
-        inputs, str(output), CONTRACT, "run", exclude=SETTINGS.exclude, limit=limit, limits=limits or LimitsConfig()
-    )
-    rows, ensemble = read_worklist(work.uri)
-    assert ensemble == "e"
+    settings = ScoreConfig(limits=limits or LimitsConfig())
+    work = build_worklist(inputs, str(output), CONTRACT, "run", config=settings, limit=limit)
+    rows = read_todo(work)
     assert work.listed == work.already_done + work.deferred + rows.num_rows
     return work, rows.to_pylist()
+
+
+def read_todo(work: Worklist) -> pa.Table:
+    """The rows of a worklist, part by part."""
+    parts = sorted(item.uri for item in storage.list_objects(work.uri, missing_ok=True))
+    tables = [pq.read_table(io.BytesIO(storage.get(uri))) for uri in parts]
+    return pa.concat_tables(tables) if tables else WORKLIST.empty_table()
 
 
 def fault_of(row: dict[str, object], settings: ScoreConfig = SETTINGS) -> tuple[Fault | None, str | None]:
