@@ -87,9 +87,22 @@ def test_lease_of_another_machine_that_stands_still_is_taken_after_its_time(outp
 
 def test_lease_of_another_machine_that_is_renewed_is_respected(output):
     other = leave(output, **ELSEWHERE)
-    threading.Timer(1.0, lambda: storage.put(lease_uri(output), replace(other, renewals=1).to_json())).start()
-    with pytest.raises(LeaseError, match="Run other on node-7"):
-        lease(output, "two", seconds=10.0).__enter__()
+    ended = threading.Event()
+
+    def renew() -> None:
+        for renewals in range(1, 100):
+            if ended.wait(0.5):
+                return
+            storage.put(lease_uri(output), replace(other, renewals=renewals).to_json())
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        with pytest.raises(LeaseError, match="Run other on node-7"):
+            lease(output, "two", seconds=10.0).__enter__()
+    finally:
+        ended.set()
+        renewing.join()
     assert holder_of(output).run_id == "other"
 
 
