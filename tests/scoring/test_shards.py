@@ -142,7 +142,7 @@ def test_build_worklist_table_of_forbidden_objects_is_refused(s3, tmp_path, monk
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     storage.forget_clients()
-    with pytest.raises(StorageError, match="NoCredentialsError.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match=r"NoCredentialsError.*AWS_ACCESS_KEY_ID"):
         built([str(tmp_path / "worklist.csv")], tmp_path / "out")
 
 
