@@ -6,6 +6,7 @@ what its own clients want: so this is one of its clients. Its requests expire, s
 """
 
 import argparse
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -24,8 +25,8 @@ _SPEAK = 30.0  # seconds between lines in the log
 _FEWEST_CPUS = 2  # of a pipeline
 
 
-def wait_for_nodes(config: ClusterConfig, *, log: Log) -> None:
-    """Wait until the cluster has the CPUs and GPUs asked for, at most as long as the settings say.
+def wait_for_nodes(config: ClusterConfig, *, stop: threading.Event | None = None, log: Log) -> None:
+    """Wait until the cluster has the CPUs and GPUs asked for, at most as long as the settings say, or until `stop`.
 
     The request ends with the wait: the nodes then stay for the cluster's idle timeout, which must be longer than it
     takes to list the inputs, and as long as there is work for them.
@@ -36,6 +37,7 @@ def wait_for_nodes(config: ClusterConfig, *, log: Log) -> None:
     if not config.gpus and not config.cpus:
         return
     started = spoke = time.monotonic()
+    stop = stop or threading.Event()
     found = _cluster()
     if not _enough(found, config):
         log(f"The cluster has {_said(found)}; asking for {config.gpus} GPUs and {config.cpus} CPUs.")
@@ -43,15 +45,17 @@ def wait_for_nodes(config: ClusterConfig, *, log: Log) -> None:
     wanted = [{"GPU": 1.0}] * config.gpus + [{"CPU": 1.0}] * config.cpus
     requests = DefaultAutoscalingCoordinator(f"cxr-ray-{uuid.uuid4().hex}")
     try:
-        while not _enough(found, config) and time.monotonic() - started < 60 * config.wait_minutes:
+        while not (_enough(found, config) or stop.is_set() or time.monotonic() - started >= 60 * config.wait_minutes):
             requests.request_resources(wanted, expire_after_s=_EXPIRES)
-            time.sleep(_POLL)
+            stop.wait(_POLL)
             found = _cluster()
             if time.monotonic() - spoke >= _SPEAK:
                 spoke = time.monotonic()
                 log(f"Waiting for nodes: {_said(found)} after {spoke - started:.0f} s.")
     finally:
         requests.cancel_request()
+    if stop.is_set():
+        return
     if not _enough(found, config):
         check_least(found, config)
     log(f"The cluster has {_said(found)} after {time.monotonic() - started:.0f} s.")

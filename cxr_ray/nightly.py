@@ -90,7 +90,7 @@ def run_night(config: NightlyConfig, *, stop: threading.Event | None = None, log
         output=config.output,
         config=config.score,
         rescore=config.rescore,
-        prepare=lambda: autoscale.wait_for_nodes(config.cluster, log=log),
+        prepare=lambda: autoscale.wait_for_nodes(config.cluster, stop=stop, log=log),
         stop=stop,
         log=log,
     )

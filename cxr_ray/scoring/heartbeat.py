@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util import metrics
 
 from cxr_ray import storage
-from cxr_ray.errors import CxrRayError, Fault, LeaseError, StorageError
+from cxr_ray.errors import CxrRayError, Fault, LeaseError, StoppedError, StorageError
 from cxr_ray.scoring.lease import Lease
 from cxr_ray.scoring.progress import Progress
 from cxr_ray.scoring.worklist import Counts
@@ -61,7 +61,7 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
         if error is not None:
-            self.state = "failed"
+            self.state = "stopped" if isinstance(error, StoppedError) else "failed"
             self.facts["error"] = str(error) if isinstance(error, CxrRayError) else type(error).__name__
         self._send()
 

@@ -102,8 +102,11 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the lease back, if it is still ours."""
-        if holder_of(self.output) == self.holder:
-            storage.delete(lease_uri(self.output))
+        try:
+            if holder_of(self.output) == self.holder:
+                storage.delete(lease_uri(self.output))
+        except StorageError as failure:  # the run itself is over: the next one finds the lease dead
+            self.log(f"The lease could not be given back: {failure.detail}")
 
     def renew(self) -> None:
         """Say that the run is alive. Raises LeaseError when another run has taken over, StorageError."""

@@ -151,9 +151,10 @@ def score(
         )
         heartbeat.speak(_what_is_listed(work))
         heartbeat.facts = {"listed": work.listed, "already_done": work.already_done}
+        heartbeat.progress.todo, heartbeat.state = work.todo, "preparing"
         if work.todo and prepare is not None:
             prepare()
-        slots = _run_pipeline(work, spec, config, heartbeat, bundle=bundle)
+        slots = {} if stop.is_set() else _run_pipeline(work, spec, config, heartbeat, bundle=bundle)
         late = ledger.settle(output, contract, run_id, work.known, memory_bytes=config.worklist_bytes)
         if late:
             log(f"{late:,} rows that a dead run's tasks wrote after this run had begun were dropped for its own.")
@@ -202,7 +203,6 @@ def _run_pipeline(
         return {}
     cluster = {name: float(amount) for name, amount in ray.cluster_resources().items()}
     plan = pipeline.make_plan(config, cluster)
-    heartbeat.progress.todo = work.todo
     heartbeat.meter, heartbeat.state = start_meter(), "scoring"
     heartbeat.speak(f"{plan.actors} ensemble actors on {plan.device}, {cluster.get('CPU', 0):g} CPUs.")
     dataset = pipeline.score_worklist(
