@@ -35,6 +35,11 @@ from cxr_ray.scoring.worklist import WORKLIST
 PATIENT_KEY = "CXR_RAY_PATIENT_KEY"  # environment variable with the secret of the patient hash
 
 
+# Of a writing task. Asking for as much as a decoding one, it waited behind all of them on few CPUs: 1,100 images were
+# through the ensemble before the next file was written, and would have been lost with the driver.
+_WRITE_CPUS = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the pipeline sits on the cluster: numbers of actors, CPUs and GPUs of each kind of work, and its slots."""
@@ -142,7 +147,7 @@ def score_worklist(
             batch_size=rows_per_file,
             batch_format="pyarrow",
             fn_kwargs={**shared, "config": settings, "output": output},
-            num_cpus=plan.task_cpus,
+            num_cpus=_WRITE_CPUS,
         )
     )
 
