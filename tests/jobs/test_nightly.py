@@ -146,7 +146,7 @@ def test_nightly_day_2_scores_what_is_new_or_replaced_and_nothing_else(s3, s3_en
     assert len(records) == 3
     drift = json.loads(storage.get(records[1]))["drift"]
     assert (drift["reference_rows"], drift["current_rows"], drift["nights"]) == (60, 60, 1)
-    contract = table.read_contract(table.score_files(f"{results}/scores")[0])
+    contract = table.read_contract(next(iter(table.score_files(f"{results}/scores"))))
     rows = table.rows_of(f"{results}/scores", wanted=["run_id", "probability_Mass"], contract=contract).to_pandas()
     sides = [rows["probability_Mass"][rows["run_id"] == Path(record).stem] for record in records[:2]]
     shift = next(item for item in drift["shifts"] if (item["measure"], item["finding"]) == ("probability", "Mass"))
@@ -197,7 +197,7 @@ def test_read_sample_of_many_rows_takes_every_kth(archive, bundle, tmp_path):
     output = str(tmp_path / "out")
     settings = ScoreConfig(actors=1, rows_per_file=4, images_per_task=4)
     score([str(archive)], bundle=bundle, output=output, config=settings, log=lambda line: None)
-    files = table.score_files(output)
+    files = list(table.score_files(output))
     assert len(files) > 2
     contract = table.read_contract(files[0])
     whole = read_sample(files, contract, max_rows=13)
