@@ -66,7 +66,8 @@ def test_submit_nightly_succeeds_and_says_in_its_log_what_happened(running, sett
     (record,) = (output / "nights").iterdir()
     assert json.loads(record.read_text())["line"] == line
     assert verify(str(output)).problems == ()
-    carried = next((running.folder / "session_latest").glob("runtime_resources/working_dir_files/_ray_pkg_*"))
+    kept = (running.folder / "session_latest").glob("runtime_resources/working_dir_files/_ray_pkg_*")
+    (carried,) = (path for path in kept if path.is_dir())  # its archive and a lock lie beside it
     assert {"cxr_ray", "jobs", "cluster.yaml"} <= {path.name for path in carried.iterdir()}
     assert not {".git", "tests", "docs", "benchmarks", ".ci"} & {path.name for path in carried.iterdir()}
     assert sum(path.stat().st_size for path in carried.rglob("*") if path.suffix != ".pyc") < 4_000_000
