@@ -4,10 +4,14 @@ Its numbers are for people who watch: they are lost with the node it runs on. Wh
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cxr_ray.errors import CxrRayError
 
 STAGES = ("fetch", "decode", "ensemble", "write")
 
@@ -21,6 +25,15 @@ class Meter:
         self.seconds: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.draining = False
+        self.end: CxrRayError | None = None
+
+    def give_up(self, error: CxrRayError) -> None:
+        """Keep why the run cannot go on."""
+        self.end = self.end or error
+
+    def why(self) -> CxrRayError | None:
+        """Why the run cannot go on, or None."""
+        return self.end
 
     def add(self, images: dict[str, int], seconds: dict[str, float], faults: dict[str, int]) -> bool:
         """Count what a task did; returns whether the run drains, so that what is not begun is left."""
@@ -40,6 +53,16 @@ class Meter:
     def read(self) -> dict[str, dict[str, Any]]:
         """All counts."""
         return {"images": dict(self.images), "seconds": dict(self.seconds), "faults": dict(self.faults)}
+
+
+@contextmanager
+def telling(meter: Any) -> Iterator[None]:
+    """Tell the meter what of ours ends a task: Ray Data hands on no more than its text (2.60)."""
+    try:
+        yield
+    except CxrRayError as error:
+        ray.get(meter.give_up.remote(error))
+        raise
 
 
 def start_meter() -> Any:

@@ -28,7 +28,7 @@ from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.models.ensemble import choose_device, load_ensemble
 from cxr_ray.scoring import rows, table
 from cxr_ray.scoring.lease import check_held
-from cxr_ray.scoring.meter import STAGES
+from cxr_ray.scoring.meter import STAGES, telling
 from cxr_ray.scoring.table import FAULTED, SCORED, Contract
 from cxr_ray.scoring.worklist import WORKLIST
 
@@ -157,7 +157,8 @@ def read_part(batch: pa.Table, *, config: dict[str, Any], meter: Any) -> pa.Tabl
     if ray.get(meter.is_draining.remote()):
         return WORKLIST.empty_table()
     storage.configure(ScoreConfig.model_validate(config).storage)
-    parts = [pq.read_table(pa.BufferReader(storage.get(uri))) for uri in batch["part"].to_pylist()]
+    with telling(meter):
+        parts = [pq.read_table(pa.BufferReader(storage.get(uri))) for uri in batch["part"].to_pylist()]
     return pa.concat_tables(parts).replace_schema_metadata()
 
 
@@ -176,7 +177,8 @@ def decode_batch(
     storage.configure(settings.storage, share=1.0 / tasks)
     items = list(zip(*(batch[name].to_pylist() for name in ("uri", "object_version", "size")), strict=True))
     intake = Intake(target, settings.limits, settings.gate, secret)
-    images = list(decode_images(items, intake, alone=attempt() > 0))
+    with telling(meter):
+        images = list(decode_images(items, intake, alone=attempt() > 0))
     meter.add.remote(
         dict.fromkeys(("fetch", "decode"), len(images)),
         {
@@ -240,11 +242,12 @@ def write_rows(
     """
     started = time.perf_counter()
     storage.configure(ScoreConfig.model_validate(config).storage)
-    check_held(output, run_id)
     schema = table.schema(Contract.from_json(contract))
     keys = [batch[name].to_pylist() for name in ("uri", "object_version")]
     uri = table.file_uri(output, run_id, digest_of(keys))
-    storage.put(uri, table.encode(batch.select(schema.names).cast(schema)))
+    with telling(meter):
+        check_held(output, run_id)
+        storage.put(uri, table.encode(batch.select(schema.names).cast(schema)))
     faults = batch.filter(pc.equal(batch["status"], FAULTED))["fault"]
     seconds = {name: float(pc.sum(batch[f"{name}_seconds"]).as_py()) for name in STAGES[:3]}
     summary = {

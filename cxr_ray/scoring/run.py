@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cxr_ray import __version__, storage
 from cxr_ray.cluster import over_cluster
@@ -217,9 +218,15 @@ def _run_pipeline(
         plan=plan,
         meter=heartbeat.meter,
     )
-    for summary in pipeline.summaries(dataset):
-        heartbeat.check()
-        heartbeat.progress.written(summary)
+    try:
+        for summary in pipeline.summaries(dataset):
+            heartbeat.check()
+            heartbeat.progress.written(summary)
+    except RayError as error:
+        why = ray.get(heartbeat.meter.why.remote())
+        if why is None:
+            raise
+        raise why from error
     heartbeat.check()
     heartbeat.speak(heartbeat.progress.line())
     return plan.slots()

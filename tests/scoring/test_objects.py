@@ -44,7 +44,7 @@ def refusal(uri: str, limits: LimitsConfig, *, whole: bool) -> Fault | None:
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_open_object_member_of_a_zip_reads_anywhere_like_a_file(method, tmp_path):
-    opened = open_object(ObjectInfo(zipped(tmp_path / "a.zip", DATA, method), len(DATA), ""), LimitsConfig())
+    opened = open_object(ObjectInfo(zipped(tmp_path / "a.zip", DATA, method), "", len(DATA)), LimitsConfig())
     reference = io.BytesIO(DATA)
     assert opened.seekable()
     assert opened.readable()
