@@ -193,7 +193,7 @@ def test_score_verify_evaluate_and_report_one_after_the_other(archive, bundle, t
     assert scored.returncode == 0, scored.stderr
     values = json.loads(scored.stdout)
     assert (values["listed"], values["scored"], values["faulted"]) == (13, 10, 3)
-    assert "13 of 13 images (3 faulted)" in scored.stderr
+    assert "13 of 13 images written (3 faulted)" in scored.stderr
     assert "images/s" in scored.stderr
     again = run("score", archive, "--ensemble", bundle, "--output", out)
     assert again.returncode == 0

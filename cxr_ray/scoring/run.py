@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -204,6 +204,8 @@ def _run_pipeline(
         return {}
     cluster = {name: float(amount) for name, amount in ray.cluster_resources().items()}
     plan = pipeline.make_plan(config, cluster)
+    blocks = -(-work.todo // config.images_per_task)  # an actor more would load the ensemble for nothing
+    plan = replace(plan, actors=min(plan.actors, blocks))
     heartbeat.meter, heartbeat.state = start_meter(), "scoring"
     heartbeat.speak(f"{plan.actors} ensemble actors on {plan.device}, {cluster.get('CPU', 0):g} CPUs.")
     dataset = pipeline.score_worklist(
