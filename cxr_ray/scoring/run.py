@@ -220,6 +220,7 @@ def _run_pipeline(
         plan=plan,
         meter=heartbeat.meter,
     )
+    heartbeat.progress.told({})
     try:
         for summary in pipeline.summaries(dataset):
             heartbeat.check()
@@ -230,6 +231,7 @@ def _run_pipeline(
             raise
         raise why from error
     heartbeat.check()
+    heartbeat.progress.told(dict.fromkeys(("fetch", "decode", "ensemble"), heartbeat.progress.done))
     heartbeat.speak(heartbeat.progress.line())
     return plan.slots()
 
