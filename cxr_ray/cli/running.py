@@ -1,45 +1,35 @@
-"""The command line: parse, call one function, print a summary, choose the exit code.
-
-Results go to stdout (`--json` prints one JSON object), logs and progress to stderr. Exit codes: 0 done, 1 failed,
-2 wrong usage or configuration, 3 finished but more images faulted than allowed, 143 stopped by SIGTERM.
-"""
+"""The commands that do the work and account for it: demo, train, score, scan, verify, status."""
 
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cxr_ray import __version__
+from cxr_ray.cli.terminal import (
+    FAILED,
+    STOPPED,
+    TOO_MANY_FAULTS,
+    Address,
+    AsJson,
+    Debug,
+    Output,
+    app,
+    log_lines,
+    print_result,
+    ray_session,
+    reporting,
+)
 from cxr_ray.config import LossConfig, ScanConfig, ScoreConfig, TrainConfig, load_yaml, overridden, parse
-from cxr_ray.errors import CxrRayError
 
 if TYPE_CHECKING:
     from cxr_ray.scoring.run import RunResult
     from cxr_ray.training.comparison import Comparison
     from cxr_ray.training.rehearsal import Rehearsal
     from cxr_ray.training.trainer import TrainResult
-
-FAILED, WRONG_USAGE, TOO_MANY_FAULTS, STOPPED = 1, 2, 3, 143
-
-app = typer.Typer(
-    name="cxr-ray",
-    help="Radiographs in, one row each out: ensembles of CNNs over chest X-rays. Research software, no medical device.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-
-Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to use, e.g. auto or ray://host:10001; default: a local one.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
-Digest = Annotated[str | None, typer.Option(help="Which ensemble's rows, when OUT holds several.")]
 
 
 @app.command()
@@ -58,9 +48,9 @@ def demo(
     """Make a phantom archive, train a small ensemble, score the held-out part, write a report: minutes on a CPU."""
     from cxr_ray.demo import run_demo
 
-    with _reporting(debug), _ray(address, debug=debug):
-        result = run_demo(output.absolute(), num_images=images, epochs=epochs, log=_log())
-    _print(result.to_dict(), result.lines(), as_json=as_json)
+    with reporting(debug), ray_session(address, debug=debug):
+        result = run_demo(output.absolute(), num_images=images, epochs=epochs, log=log_lines())
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
 
 
 @app.command()
@@ -84,11 +74,11 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train every member of an ensemble and write its bundle to OUTPUT/ensemble. The same command again continues."""
-    with _reporting(debug):
+    with reporting(debug):
         settings = load_yaml(TrainConfig, config, overrides=tuple(overrides or ()))
         losses = None if compare is None else _losses(compare, settings)
         result = _rehearse(settings, losses) if dry_run else _train(settings, output, losses, address, debug=debug)
-    _print(result.to_dict(), result.lines(), as_json=as_json)
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
 
 
 @app.command()
@@ -117,14 +107,14 @@ def score(
     debug: Debug = False,
 ) -> None:
     """Score every image that OUTPUT does not hold yet: one accounted row each. The same command again continues."""
-    with _reporting(debug):
+    with reporting(debug):
         given = {"heatmaps": heatmaps, "since": since, "include": include}
         stated = tuple(f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None)
         settings = _score_config(config, (*(overrides or ()), *stated))
         from cxr_ray.scoring.drain import stop_on_sigterm
         from cxr_ray.scoring.run import score as run_scoring
 
-        with _ray(address, debug=debug), stop_on_sigterm() as stop:
+        with ray_session(address, debug=debug), stop_on_sigterm() as stop:
             result = run_scoring(
                 inputs,
                 bundle=ensemble,
@@ -133,9 +123,9 @@ def score(
                 limit=limit,
                 rescore=rescore,
                 stop=stop,
-                log=_log(),
+                log=log_lines(),
             )
-    _print(result.to_dict(), result.lines(), as_json=as_json)
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
     _exit_for(result, settings)
 
 
@@ -163,120 +153,51 @@ def scan(
     debug: Debug = False,
 ) -> None:
     """Preflight: what is in an archive, what cannot be scored, and what scoring will cost. Reads headers only."""
-    with _reporting(debug, interrupted="Nothing was written."):
+    with reporting(debug, interrupted="Nothing was written."):
         settings = _score_config(config, tuple(overrides or ()))
         given = {"workers": workers, "cpus": cpus, "gpus": gpus, "gpu_images_per_second": gpu_images_per_second}
         stated = {name: value for name, value in given.items() if value is not None}
         scan_settings = parse(ScanConfig, stated, source="The command line")
         from cxr_ray.scoring.scan import scan as run_scan
 
-        result = run_scan(inputs, config=settings, scan_config=scan_settings, output=output, limit=limit, log=_log())
-    _print(result.to_dict(), result.lines(), as_json=as_json)
+        result = run_scan(
+            inputs, config=settings, scan_config=scan_settings, output=output, limit=limit, log=log_lines()
+        )
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
     if result.fault_share > settings.max_fault_share:
         raise typer.Exit(TOO_MANY_FAULTS)
 
 
 @app.command()
 def verify(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
+    output: Output,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Re-check the accounting of an output folder: every listed image has exactly one row."""
     from cxr_ray.scoring.verify import verify as check
 
-    with _reporting(debug):
+    with reporting(debug):
         result = check(output)
-    _print(result.to_dict(), result.lines(), as_json=as_json)
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
     if result.problems:
         raise typer.Exit(FAILED)
 
 
 @app.command()
 def status(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
+    output: Output,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """How far the run on an output is, from its heartbeat; works from anywhere. 1 when it failed or fell silent."""
     from cxr_ray.scoring.heartbeat import read_status
 
-    with _reporting(debug):
+    with reporting(debug):
         result = read_status(output)
-    _print(result.to_dict(), result.lines(), as_json=as_json)
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
     if result.is_silent or result.beat["state"] == "failed":
         raise typer.Exit(FAILED)
-
-
-@app.command()
-def evaluate(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
-    manifest: Annotated[str, typer.Option(help="CSV or Parquet table with labels per image.")],
-    uri_column: Annotated[str, typer.Option(help="Column of the table with the image.")] = "uri",
-    image_root: Annotated[str | None, typer.Option(help="Folder of relative images; default: the table's.")] = None,
-    ensemble_digest: Digest = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Metrics of a scored set against its labels, per finding and macro. Loads no model."""
-    from cxr_ray.evaluation.cohort import evaluate_scores
-
-    with _reporting(debug):
-        result = evaluate_scores(
-            output, manifest, uri_column=uri_column, image_root=image_root, ensemble_digest=ensemble_digest
-        )
-    _print(result.to_dict(), result.lines(), as_json=as_json)
-
-
-@app.command()
-def report(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder or s3:// prefix of the scores.")],
-    target: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
-    manifest: Annotated[
-        str | None, typer.Option(help="Table with labels per image, to show truth and metrics.")
-    ] = None,
-    uri_column: Annotated[str, typer.Option(help="Column of the table with the image.")] = "uri",
-    image_root: Annotated[str | None, typer.Option(help="Folder of relative images; default: the table's.")] = None,
-    images: Annotated[int, typer.Option(min=0, help="Most images in the gallery.")] = 60,
-    ensemble_digest: Digest = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """One self-contained HTML file: accounting, score distributions, and a gallery of heat maps on radiographs."""
-    from cxr_ray.evaluation.cohort import evaluate_scores
-    from cxr_ray.evaluation.report import write_report
-
-    with _reporting(debug):
-        evaluation = None
-        if manifest is not None:
-            evaluation = evaluate_scores(
-                output, manifest, uri_column=uri_column, image_root=image_root, ensemble_digest=ensemble_digest
-            )
-        summary = write_report(
-            output,
-            target.absolute(),
-            ensemble_digest=ensemble_digest,
-            truth=evaluation.truth if evaluation else None,
-            metrics=evaluation.metrics if evaluation else None,
-            max_images=images,
-        )
-    _print(summary.to_dict(), summary.lines(), as_json=as_json)
-
-
-def _version(wanted: bool) -> None:
-    """Print the version and stop."""
-    if wanted:
-        typer.echo(f"cxr-ray {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Nothing to do before a command."""
 
 
 def _losses(text: str, settings: TrainConfig) -> tuple[LossConfig, ...]:
@@ -291,7 +212,7 @@ def _rehearse(settings: TrainConfig, losses: Sequence[LossConfig] | None) -> "Re
     from cxr_ray.training.comparison import rehearse_losses
     from cxr_ray.training.rehearsal import rehearse
 
-    return rehearse(settings, log=_log()) if losses is None else rehearse_losses(settings, losses, log=_log())
+    return rehearse(settings, log=log_lines()) if losses is None else rehearse_losses(settings, losses, log=log_lines())
 
 
 def _train(
@@ -301,10 +222,10 @@ def _train(
     from cxr_ray.training.comparison import compare
     from cxr_ray.training.trainer import train as run_training
 
-    with _ray(address, debug=debug):
+    with ray_session(address, debug=debug):
         if losses is not None:
-            return compare(settings, output, losses, log=_log())
-        return run_training(settings, output, log=_log())
+            return compare(settings, output, losses, log=log_lines())
+        return run_training(settings, output, log=log_lines())
 
 
 def _score_config(path: Path | None, overrides: tuple[str, ...]) -> ScoreConfig:
@@ -324,53 +245,3 @@ def _exit_for(result: "RunResult", settings: ScoreConfig) -> None:
     finished = result.scored + result.faulted
     if finished and result.faulted / finished > settings.max_fault_share:
         raise typer.Exit(TOO_MANY_FAULTS)
-
-
-def _log() -> Callable[[str], None]:
-    """Progress lines on stderr, with the seconds since the command began."""
-    started = time.monotonic()
-
-    def log(line: str) -> None:
-        typer.echo(f"[{time.monotonic() - started:6.1f} s] {line}", err=True)
-
-    return log
-
-
-def _print(values: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
-    """The result on stdout, for a program or for a person."""
-    typer.echo(json.dumps(values, indent=2) if as_json else "\n".join(lines))
-
-
-@contextmanager
-def _reporting(
-    debug: bool, *, interrupted: str = "The same command continues where this one stopped."
-) -> Iterator[None]:
-    """Turn what users can mend into one sentence and an exit code; a bug keeps its traceback."""
-    try:
-        yield
-    except CxrRayError as error:
-        if debug:
-            raise
-        _fail(error, error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. {interrupted}", err=True)
-        raise typer.Exit(130) from None
-
-
-def _fail(error: CxrRayError, code: int) -> NoReturn:
-    """Print one sentence and leave."""
-    typer.echo(f"Error: {error}", err=True)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _ray(address: str | None, *, debug: bool) -> Iterator[None]:
-    """A Ray to work on while the command runs; what it prints goes to stderr, because stdout is for the result."""
-    from cxr_ray.cluster import session
-
-    with redirect_stdout(sys.stderr), session(address, debug=debug):
-        yield
-
-
-if __name__ == "__main__":
-    sys.exit(app())
