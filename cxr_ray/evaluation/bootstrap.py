@@ -9,6 +9,7 @@ when fewer than half of them do, or when the labels themselves do not.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,31 @@ Floats = NDArray[np.float64]
 MACRO = "macro"
 RANKED = ("auroc", "average_precision", "f1")
 _VALUES_AT_ONCE = 20_000_000  # weights in memory, 8 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value and its 95 % percentile interval; what is undefined is NaN."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, drawn: Floats) -> "Interval":
+        """The interval of a value from what it was in each draw (D,)."""
+        low, high = percentiles(drawn[:, None])
+        return cls(value, *((float("nan"),) * 2 if np.isnan(value) else (float(low[0]), float(high[0]))))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As JSON knows it: NaN becomes None."""
+        return {name: None if np.isnan(number) else number for name, number in asdict(self).items()}
+
+    def words(self, digits: int = 3) -> str:
+        """Such as `0.812 (0.770 to 0.850)`; `undefined` without a value."""
+        if np.isnan(self.value):
+            return "undefined"
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 def intervals(
@@ -57,7 +83,7 @@ def draw(
 ) -> dict[str, Floats]:
     """Each metric (D, F) of labels and probabilities (N, F) in every draw; the same seed draws the same patients."""
     blocks = []
-    for weights in _weights(patients, num_draws=num_draws, seed=seed):
+    for weights in drawn_weights(patients, num_draws=num_draws, seed=seed):
         columns = zip(labels.T, probabilities.T, thresholds, strict=True)
         blocks.append([_one_finding(truth, scores, threshold, weights) for truth, scores, threshold in columns])
     whole = np.concatenate(blocks, axis=2)  # (F, metrics, D)
@@ -136,7 +162,7 @@ def _ratio(parts: Floats, wholes: Floats) -> Floats:
     return ratio
 
 
-def _weights(patients: Sequence[str], *, num_draws: int, seed: int) -> Iterator[Floats]:
+def drawn_weights(patients: Sequence[str], *, num_draws: int, seed: int) -> Iterator[Floats]:
     """Weights (d, N) of the images, a block of draws at a time: how often each one's patient was drawn."""
     random = np.random.default_rng(seed)
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)

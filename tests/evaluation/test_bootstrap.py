@@ -25,11 +25,11 @@ def test_weighted_metrics_equal_scikit_learn_on_repeated_images(ties):
 
 def test_draw_patients_stay_whole_and_a_seed_repeats():
     patients = ["a"] * 3 + ["b"] * 2 + ["c"]
-    (weights,) = bootstrap._weights(patients, num_draws=50, seed=1)
+    (weights,) = bootstrap.drawn_weights(patients, num_draws=50, seed=1)
     assert (weights[:, :3] == weights[:, :1]).all()
     assert (weights[:, 3] == weights[:, 4]).all()
     assert (weights[:, 0] + weights[:, 3] + weights[:, 5] == 3).all()
-    (again,) = bootstrap._weights(patients, num_draws=50, seed=1)
+    (again,) = bootstrap.drawn_weights(patients, num_draws=50, seed=1)
     np.testing.assert_array_equal(weights, again)
 
 
