@@ -133,7 +133,7 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
         [str(worklist)],
         bundle=training.bundle,
         output=str(output / "scores"),
-        config=ScoreConfig(),
+        config=ScoreConfig(member_heatmaps=True),
         rescore=True,
         log=log,
     )
@@ -148,8 +148,6 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
         report,
         ensemble_digest=run.ensemble_digest,
         truth=evaluation.truth,
-        metrics=evaluation.metrics,
-        localisation=localisation,
         title="cxr-ray demo: phantom radiographs",
     )
     return DemoResult(training, run, evaluation, localisation, report, time.monotonic() - started)

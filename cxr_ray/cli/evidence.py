@@ -35,6 +35,9 @@ def report(
     manifest: Annotated[
         str | None, typer.Option(help="Table with labels per image, to show truth and metrics.")
     ] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="What `cxr-ray evaluate --json` printed.")] = None,
+    audit: Annotated[Path | None, typer.Option(help="What `cxr-ray audit` wrote.")] = None,
+    drift: Annotated[Path | None, typer.Option(help="What `cxr-ray drift --json` printed.")] = None,
     uri_column: UriColumn = "uri",
     image_root: ImageRoot = None,
     images: Annotated[int, typer.Option(min=0, help="Most images in the gallery.")] = 60,
@@ -42,22 +45,25 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """One self-contained HTML file: accounting, score distributions, and a gallery of heat maps on radiographs."""
+    """One self-contained HTML file: accounting, evidence, and a gallery of heat maps on radiographs."""
     from cxr_ray.evaluation.cohort import evaluate_scores
+    from cxr_ray.evaluation.documents import read_document
     from cxr_ray.evaluation.report import write_report
 
     with reporting(debug):
-        evaluation = None
+        found = None
         if manifest is not None:
-            evaluation = evaluate_scores(
+            found = evaluate_scores(
                 output, manifest, uri_column=uri_column, image_root=image_root, ensemble_digest=ensemble_digest
             )
         summary = write_report(
             output,
             target.absolute(),
             ensemble_digest=ensemble_digest,
-            truth=evaluation.truth if evaluation else None,
-            metrics=evaluation.metrics if evaluation else None,
+            evaluation=read_document(evaluation) if evaluation else None,
+            audit=read_document(audit) if audit else None,
+            drift=read_document(drift) if drift else None,
+            truth=found.truth if found else None,
             max_images=images,
         )
     print_result(summary.to_dict(), summary.lines(), as_json=as_json)

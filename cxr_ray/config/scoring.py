@@ -52,6 +52,12 @@ class ScoreConfig(Section):
     heatmap_method: Literal["gradcam", "gradcam++", "layercam", "eigencam"] = Field(
         "gradcam", description="Explanation; all but gradcam go through pytorch-grad-cam and cost a backward pass each."
     )
+    member_heatmaps: bool = Field(
+        False,
+        description="Also keep each member's own map of the reported findings, which the report shows side by side."
+        " Size: M x G x G bytes a reported finding before compression; 768 of three members at 16 x 16 became 480 for"
+        " smooth invented maps.",
+    )
     batch_size: int = Field(32, ge=1, description="Images per forward pass.")
     rows_per_file: int | None = Field(
         None, ge=1, description="Rows of one score file; None: 1/20 of the run, 64 to 4096."

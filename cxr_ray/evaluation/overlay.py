@@ -16,7 +16,9 @@ from PIL import Image
 from cxr_ray.images.preprocess import Placement
 
 FILM_SIDE = 512  # pixels: sharp at the report's largest view, about 30 kB as JPEG
-HEAT_SIDE = 160  # pixels: a G x G map holds no more, and the browser smooths the rest
+SMALL_FILM_SIDE = 384  # of a gallery with hundreds of films, about 15 kB each
+HEAT_SIDE = 96  # pixels: a G x G map holds no more, and the browser smooths the rest
+STRIP_SIDE = 48  # of the small maps side by side
 _FAINT, _FULL = 0.15, 0.65  # heat below which nothing is painted, and from which the colour is opaque
 
 

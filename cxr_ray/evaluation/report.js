@@ -1,20 +1,28 @@
 // The gallery: filter, order, overlay and the enlarged view.
-// What is chosen stands in the address, so #finding=Mass&votes=2&sort=spread&opacity=0.4&overlay=off can be kept as a link.
+// What is chosen stands in the address, so #finding=Mass&status=false+positive&sort=spread&opacity=0.4 can be kept as a link.
 "use strict";
 (() => {
-  const DEFAULTS = { finding: "", votes: "", sort: "chosen", opacity: "0.6", overlay: "on" };
+  const DEFAULTS = { finding: "", status: "", votes: "", sort: "chosen", opacity: "0.6", overlay: "on", members: "off" };
   const place = document.querySelector("#panels");
   if (!place) return;
   const gallery = document.querySelector("#gallery");
   const viewer = document.querySelector("#viewer");
+  const help = document.querySelector("#help");
   const panels = [...place.children];
   const state = { ...DEFAULTS };
+  let ordered = panels; // as on the screen; moving 500 panels in the document takes half a second, an order does not
 
-  const readings = (panel) => [...panel.querySelectorAll("input[type=radio]")];
+  // Asked for once: with 500 panels a look through the page for each of them takes longer than sorting them.
+  const choices = new Map(panels.map((panel) => [panel, [...panel.querySelectorAll("input[type=radio]")]]));
+  const readings = (panel) => choices.get(panel);
   const shown = (panel) => readings(panel).find((reading) => reading.checked);
-  const controls = (name) => [...document.querySelectorAll(`[data-control=${name}]`)];
+  const allControls = [...document.querySelectorAll("[data-control]")];
+  const controls = (name) => allControls.filter((control) => control.dataset.control === name);
+  const strips = [...document.querySelectorAll("details.members")];
+  const called = (reading) => reading.dataset.status.endsWith("positive");
   const matches = (reading) =>
     (!state.finding || reading.dataset.finding === state.finding) &&
+    (!state.status || reading.dataset.status === state.status || (state.status === "called" && called(reading))) &&
     (!state.votes || reading.dataset.votes === state.votes);
 
   function show(panel, reading) {
@@ -24,10 +32,11 @@
     }
   }
 
-  function rank(first, second) {
-    const key = state.sort === "chosen" ? null : state.sort;
-    const difference = key ? Number(shown(second).dataset[key]) - Number(shown(first).dataset[key]) : 0;
-    return difference || Number(first.dataset.index) - Number(second.dataset.index);
+  // The number a panel is ordered by: larger first.
+  function rank(panel) {
+    const reading = shown(panel).dataset;
+    if (state.sort === "chosen") return 0;
+    return state.sort === "lowest" ? -Number(reading.probability) : Number(reading[state.sort]);
   }
 
   function arrange() {
@@ -38,15 +47,18 @@
       matching += found.length > 0;
       if (found.length && !matches(shown(panel))) show(panel, found[0]);
     }
-    place.append(...[...panels].sort(rank));
+    const ranks = new Map(panels.map((panel) => [panel, rank(panel)]));
+    ordered = [...panels].sort((a, b) => ranks.get(b) - ranks.get(a) || a.dataset.index - b.dataset.index);
+    ordered.forEach((panel, index) => { panel.style.order = index; });
     document.querySelector("#nothing").hidden = matching > 0;
     const total = `${panels.length} image${panels.length === 1 ? "" : "s"}`;
     document.querySelector("#matching").textContent = matching < panels.length ? `${matching} of ${total}` : total;
   }
 
-  function paint() {
+  function paint(touched = "members") {
     document.documentElement.style.setProperty("--heat", state.opacity);
     document.body.classList.toggle("plain", state.overlay === "off");
+    if (touched === "members") for (const strip of strips) strip.open = state.members === "on";
     for (const name of Object.keys(state)) {
       for (const control of controls(name)) {
         if (control.type === "checkbox") control.checked = state[name] === "on";
@@ -62,6 +74,7 @@
       const value = wanted.get(name);
       if (value === null) state[name] = DEFAULTS[name];
       else if (name === "overlay") state.overlay = ["off", "0"].includes(value) ? "off" : "on";
+      else if (name === "members") state.members = value === "on" ? "on" : "off";
       else if (name === "opacity") state.opacity = Number(value) >= 0 && Number(value) <= 1 ? value : DEFAULTS.opacity;
       else state[name] = [...controls(name)[0].options].some((option) => option.value === value) ? value : DEFAULTS[name];
     }
@@ -74,8 +87,8 @@
 
   function change(name, value) {
     state[name] = value;
-    paint();
-    if (name !== "opacity" && name !== "overlay") arrange();
+    paint(name);
+    if (!["opacity", "overlay", "members"].includes(name)) arrange();
     remember();
   }
 
@@ -88,14 +101,28 @@
 
   function giveBack() {
     const panel = viewer.querySelector(".panel");
-    if (panel) arrange();
+    if (panel) place.insertBefore(panel, panels[Number(panel.dataset.index) + 1] ?? null);
     return panel;
   }
 
   function step(by) {
     const current = giveBack();
-    const visible = [...place.children].filter((panel) => !panel.hidden && panel.querySelector(".stage"));
-    enlarge(visible[(visible.indexOf(current) + by + visible.length) % visible.length]);
+    const all = visible().filter((panel) => panel.querySelector(".stage"));
+    enlarge(all[(all.indexOf(current) + by + all.length) % all.length]);
+  }
+
+  const visible = () => ordered.filter((panel) => !panel.hidden);
+
+  // To the next or previous image: in the enlarged view, else from the one in focus, else from the first on the screen.
+  function walk(by) {
+    if (viewer.open) return step(by);
+    const all = visible();
+    const at = all.indexOf(document.activeElement.closest?.(".panel"));
+    const first = all.findIndex((panel) => panel.getBoundingClientRect().bottom > 0);
+    const next = at < 0 ? all[Math.max(0, first)] : all[Math.min(Math.max(0, at + by), all.length - 1)];
+    if (!next) return;
+    next.focus({ preventScroll: true });
+    next.scrollIntoView({ block: "center" });
   }
 
   document.addEventListener("input", ({ target }) => {
@@ -103,7 +130,7 @@
     if (name) change(name, target.type === "checkbox" ? (target.checked ? "on" : "off") : target.value);
     else if (target.type === "radio") show(target.closest(".panel"), target);
   });
-  document.addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("submit", (event) => event.target.method === "dialog" || event.preventDefault());
   gallery.addEventListener("reset", (event) => {
     event.preventDefault();
     Object.assign(state, DEFAULTS);
@@ -114,15 +141,25 @@
   gallery.addEventListener("click", ({ target }) => {
     const button = target.closest("button");
     if (target === viewer || button?.matches("[data-close]")) viewer.close();
+    else if (button?.matches("[data-help]")) help.showModal();
     else if (button?.matches(".enlarge") && !viewer.open) enlarge(button.closest(".panel"));
     else if (button?.dataset.step) step(Number(button.dataset.step));
   });
   viewer.addEventListener("close", () => giveBack()?.querySelector(".enlarge").focus());
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "o" && !event.target.matches("select")) change("overlay", state.overlay === "on" ? "off" : "on");
-    const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (along && viewer.open && !event.target.matches("input")) step(along);
+    const typing = event.target.matches("select, input, textarea");
+    const along = { ArrowLeft: -1, ArrowRight: 1, k: -1, j: 1 }[event.key];
+    if (help.open || (typing && !["o", "m"].includes(event.key)) || event.target.matches("select")) return;
+    if (event.key === "o") change("overlay", state.overlay === "on" ? "off" : "on");
+    else if (event.key === "m") change("members", state.members === "on" ? "off" : "on");
+    else if (event.key === "?") help.showModal();
+    else if (event.key === "Enter" && event.target.matches(".panel") && !viewer.open) event.target.querySelector(".enlarge")?.click();
+    else if (along && (viewer.open || event.key.length === 1 || event.target.closest(".panel"))) walk(along);
+    else if (event.key === "/" && !viewer.open) {
+      event.preventDefault();
+      controls("finding")[0].focus();
+    }
   });
   window.addEventListener("hashchange", () => {
     if (!location.hash.includes("=")) return;

@@ -1,43 +1,36 @@
 """The report: one self-contained HTML file about the scores in an output folder.
 
-Puts the numbers of `cohort` and `runs`, the panels of `gallery` and the caller's metrics into report.html.j2 with its
-style and script. The file opens from disk without network and refuses, by its content security policy, to load
-anything.
+Puts the numbers of `cohort` and `runs`, the panels of `gallery` and the sections made of the caller's JSON documents
+into report.html.j2 with its style and script. The file opens from disk without network and refuses, by its content
+security policy, to load anything.
 """
 
 import base64
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
 from cxr_ray import __version__, storage
 from cxr_ray.evaluation.cohort import Cohort, fault_groups, read_cohort, summarise
-from cxr_ray.evaluation.gallery import Panel, panels, select
-from cxr_ray.evaluation.localisation import ALL_FINDINGS
-from cxr_ray.evaluation.metrics import MEASURES, at_or_above, macro
+from cxr_ray.evaluation.documents import finding_figures, make_sections
+from cxr_ray.evaluation.gallery import STATUSES, Panel, panels, select
+from cxr_ray.evaluation.metrics import at_or_above
 from cxr_ray.evaluation.overlay import data_uri, scale_png
 from cxr_ray.evaluation.runs import newest_run
 
-# Column of the metrics, its heading, and whether it counts or measures.
-_MEASURES = (
-    ("num_positives", "Positives", "count"),
-    ("num_negatives", "Negatives", "count"),
-    ("prevalence", "Prevalence", "measure"),
-    ("auroc", "AUROC", "measure"),
-    ("average_precision", "Average precision", "measure"),
-    ("f1", "F1", "measure"),
-    ("sensitivity", "Sensitivity", "measure"),
-    ("specificity", "Specificity", "measure"),
-)
+Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +62,10 @@ def write_report(
     target: Path,
     *,
     ensemble_digest: str | None = None,
+    evaluation: Document | None = None,
+    audit: Document | None = None,
+    drift: Document | None = None,
     truth: pd.DataFrame | None = None,
-    metrics: pd.DataFrame | None = None,
-    localisation: pd.DataFrame | None = None,
     max_images: int = 60,
     title: str = "Chest X-ray scores",
 ) -> ReportSummary:
@@ -81,27 +75,35 @@ def write_report(
         output: Output folder of `cxr-ray score`, local or s3://.
         target: HTML file to write.
         ensemble_digest: Which ensemble; None stands for the only one.
+        evaluation: What `cxr-ray evaluate --json` prints.
+        audit: What `cxr-ray audit` writes.
+        drift: What `cxr-ray drift --json` prints.
         truth: Labels 1, 0 or NaN, indexed by uri, one column per finding; shown beside each reading.
-        metrics: As `metrics.finding_metrics` makes it.
-        localisation: As `localisation.pointing_game` makes it.
         max_images: Most images in the gallery.
         title: Heading of the page.
 
     Raises:
-        ConfigError: There are no scores, or several ensembles and none was chosen.
+        ConfigError: There are no scores, several ensembles and none was chosen, or a document is of another ensemble
+            or none of ours.
         StorageError: `output` cannot be read or `target` not written.
     """
     cohort = read_cohort(output, ensemble_digest=ensemble_digest)
-    chosen = select(cohort.probabilities, cohort.contract.thresholds, max_images=max_images)
+    contract = cohort.contract
+    sections = make_sections(evaluation, audit, drift, digest=contract.ensemble_digest)
+    figures = finding_figures(evaluation, contract.findings)
+    labels = None if truth is None else _labels(truth, cohort)
+    chosen = select(cohort.probabilities, contract.thresholds, max_images=max_images, labels=labels)
     shown = panels(output, cohort, chosen, truth=truth)
     page = _page(
         title=title,
         output=output,
-        run=newest_run(output, cohort.contract.ensemble_digest),
+        run=newest_run(output, contract.ensemble_digest),
         panels=shown,
         with_truth=truth is not None,
+        sections=sections,
+        figures=figures,
+        measured={} if evaluation is None else evaluation["findings"],
         **_cohort_values(cohort, shown),
-        **_metric_values(metrics, localisation),
     ).encode()
     storage.put(str(target.absolute()), page)
     return ReportSummary(
@@ -112,6 +114,14 @@ def write_report(
         num_shown=len(shown),
         num_unreadable=sum(panel.film.picture is None for panel in shown),
     )
+
+
+def _labels(truth: pd.DataFrame, cohort: Cohort) -> NDArray[np.float64]:
+    """Labels (N, F) of the cohort's rows and findings; NaN where none is stated."""
+    unique = truth[~truth.index.duplicated()]
+    found = unique.reindex(index=cohort.rows["uri"], columns=list(cohort.contract.findings))
+    labels: NDArray[np.float64] = found.to_numpy(np.float64)
+    return labels
 
 
 def _cohort_values(cohort: Cohort, shown: list[Panel]) -> dict[str, Any]:
@@ -133,19 +143,8 @@ def _cohort_values(cohort: Cohort, shown: list[Panel]) -> dict[str, Any]:
         "faults": fault_groups(cohort),
         "cards": summarise(cohort),
         "shown_findings": [finding for finding in contract.findings if finding in reported],
-    }
-
-
-def _metric_values(metrics: pd.DataFrame | None, localisation: pd.DataFrame | None) -> dict[str, Any]:
-    """What the template says about truth: nothing of what was not given."""
-    measured = {} if metrics is None else metrics.to_dict("index")
-    located = {} if localisation is None else localisation.to_dict("index")
-    return {
-        "measures": [] if metrics is None else [item for item in _MEASURES if item[0] in metrics],
-        "measured": measured,
-        "macro": {} if metrics is None or not set(MEASURES) <= set(metrics) else macro(metrics),
-        "located": located,
-        "located_overall": located.get(ALL_FINDINGS),
+        "statuses": [status for status in STATUSES if status in {r.status for p in shown for r in p.readings}],
+        "with_strips": any(reading.strip for panel in shown for reading in panel.readings),
     }
 
 
@@ -197,6 +196,7 @@ def _environment() -> Environment:
         "duration": _duration,
         "log_share": lambda count, most: math.log1p(count) / math.log1p(most) if most else 0.0,
         "marked": _marked,
+        "kind": lambda block: type(block).__name__,
         "name": lambda uri: uri.rsplit("/", 1)[-1],
         "spoken": lambda finding: finding.replace("_", " "),
     }

@@ -100,6 +100,7 @@ class Scores:
     map_spread: Tensor | None = None  # (B, F, G, G)
     map_agreement: Tensor | None = None  # (B, F), NaN where undefined
     peaks: Tensor | None = None  # (B, F) mean of the members' raw maxima
+    member_maps: Tensor | None = None  # (M, B, F, G, G) each member's own map, 0..1; None unless kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,15 @@ class Ensemble:
     members: tuple[Member, ...]
     device: torch.device
 
-    def score(self, images: Tensor, *, with_heatmaps: bool, method: HeatmapMethod = "gradcam") -> Scores:
-        """Scores of model inputs (B, 1, S, S), uint8 or 0..1."""
+    def score(
+        self,
+        images: Tensor,
+        *,
+        with_heatmaps: bool,
+        method: HeatmapMethod = "gradcam",
+        keep_member_maps: bool = False,
+    ) -> Scores:
+        """Scores of model inputs (B, 1, S, S), uint8 or 0..1; the members' own maps are kept only when asked."""
         inputs = images.to(self.device)
         if not with_heatmaps:
             with torch.inference_mode():
@@ -130,6 +138,7 @@ class Ensemble:
             deviation,
             agreement.map_agreement(maps),
             torch.stack([peaks for _, _, peaks in explained]).mean(dim=0),
+            maps if keep_member_maps else None,
         )
 
     def _explain(self, member: Member, inputs: Tensor, method: HeatmapMethod) -> tuple[Tensor, Tensor, Tensor]:

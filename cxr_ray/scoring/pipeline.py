@@ -215,6 +215,7 @@ class EnsembleActor:
                 torch.from_numpy(images.copy()),
                 with_heatmaps=self.config.heatmaps != "none",
                 method=self.config.heatmap_method,
+                keep_member_maps=self.config.member_heatmaps,
             )
         scored = rows.score_rows(
             decoded, places, scores, self.contract, run_id=self.run_id, heatmaps=self.config.heatmaps

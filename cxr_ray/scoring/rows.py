@@ -1,6 +1,6 @@
 """From decoded images and ensemble scores to rows of the score table. Knows no Ray, no files and no network.
 
-Shapes: B images of a batch, F findings, S input side, G heat-map grid.
+Shapes: B images of a batch, M members, F findings, S input side, G heat-map grid.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,9 @@ def score_rows(
     columns: dict[str, Any] = {column.name: decoded[column.name] for column in _BEFORE_SCORES}
     if scores is not None:
         columns |= _score_columns(scores, rows, total, contract)
-        columns["findings"] = _findings_column(decoded, rows, scores, contract, heatmaps)
+        reported = _reported(scores, contract, heatmaps)
+        columns["findings"] = _findings_column(decoded, rows, scores, contract, reported)
+        columns["member_heatmaps"] = _member_heatmaps_column(rows, scores, total, reported)
     now = datetime.now(UTC)
     constants = {
         "ensemble_digest": contract.ensemble_digest,
@@ -118,12 +120,14 @@ def _score_columns(scores: Scores, rows: Array, total: int, contract: Contract) 
     return columns
 
 
-def _findings_column(
-    decoded: pa.Table, rows: Array, scores: Scores, contract: Contract, heatmaps: Heatmaps
-) -> pa.Array:
+def _reported(scores: Scores, contract: Contract, heatmaps: Heatmaps) -> Array:
+    """Which findings of which image are reported, (B, F)."""
+    positive: Array = scores.probabilities.cpu().numpy() >= np.array(contract.thresholds, np.float32)
+    return np.ones_like(positive) if heatmaps == "all" else positive
+
+
+def _findings_column(decoded: pa.Table, rows: Array, scores: Scores, contract: Contract, reported: Array) -> pa.Array:
     """The reported findings of every scored image, null for faulted ones."""
-    positive = scores.probabilities.cpu().numpy() >= np.array(contract.thresholds, np.float32)
-    reported = np.ones_like(positive) if heatmaps == "all" else positive
     on_cpu = _to_numpy(scores)
     listed: list[list[dict[str, Any]] | None] = [None] * decoded.num_rows
     for number, row in enumerate(rows):
@@ -134,14 +138,30 @@ def _findings_column(
     return pa.array(listed, pa.list_(FINDING))
 
 
+def _member_heatmaps_column(rows: Array, scores: Scores, total: int, reported: Array) -> pa.Array | None:
+    """The members' maps of the reported findings of every scored image; None when they were not kept."""
+    if scores.member_maps is None:
+        return None
+    maps = _as_bytes(scores.member_maps.permute(1, 2, 0, 3, 4).cpu().numpy())  # (B, F, M, G, G)
+    listed: list[list[bytes] | None] = [None] * total
+    for number, row in enumerate(rows):
+        listed[row] = [maps[number, index].tobytes() for index in np.flatnonzero(reported[number])]
+    return pa.array(listed, pa.list_(pa.binary()))
+
+
 def _to_numpy(scores: Scores) -> dict[str, Array | None]:
     """Everything a finding is made of, on the CPU, maps as bytes 0..255."""
     tensors = {name: getattr(scores, name) for name in ("probabilities", "votes", "map_agreement", "peaks", "maps")}
     arrays = {name: None if tensor is None else tensor.cpu().numpy() for name, tensor in tensors.items()}
     spread = None if scores.map_spread is None else scores.map_spread.cpu().numpy()
     for name, values in (("heatmap", arrays["maps"]), ("heatmap_spread", spread)):
-        arrays[name] = None if values is None else np.rint(values * 255.0).astype(np.uint8)
+        arrays[name] = None if values is None else _as_bytes(values)
     return arrays
+
+
+def _as_bytes(maps: Array) -> Array:
+    """Maps of 0..1 as 0..255."""
+    return np.rint(maps * 255.0).astype(np.uint8)
 
 
 def _film(decoded: pa.Table, row: int) -> tuple[Placement, int, int]:

@@ -155,6 +155,11 @@ def columns(findings: Sequence[str]) -> tuple[Column, ...]:
     details = (
         Column("member_probabilities", pa.list_(pa.float32()), "members x findings, row-major, uncalibrated"),
         Column("findings", pa.list_(FINDING), "the reported findings with heat maps of G x G bytes, 0..255"),
+        Column(
+            "member_heatmaps",
+            pa.list_(pa.binary()),
+            "of each reported finding, in the order of `findings`: M x G x G bytes, 0..255; null unless kept",
+        ),
     )
     return (*IDENTITY, *HEADER, *READING, *scores, *details, *PROVENANCE)
 
@@ -171,6 +176,7 @@ def encode(table: pa.Table) -> bytes:
         "findings.list.element.heatmap",
         "findings.list.element.heatmap_spread",
         "member_probabilities.list.element",
+        "member_heatmaps.list.element",
     }
     paths = pq.ParquetFile(pa.BufferReader(_empty_file(table.schema))).schema
     dictionary = [paths.column(i).path for i in range(len(paths.names)) if paths.column(i).path not in plain]

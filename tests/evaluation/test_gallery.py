@@ -17,6 +17,7 @@ from tests.evaluation.invented import (
     CONTRACT,
     FILMS,
     FINDINGS,
+    GRID,
     HEIGHT,
     STRANGE,
     WIDTH,
@@ -129,14 +130,49 @@ def test_panels_negatives_with_a_map_are_marked_as_such(scored: Scored, tmp_path
     assert panel.num_more == 0
 
 
-def test_panels_truth_is_told_and_what_was_missed(scored: Scored) -> None:
+def test_panels_truth_says_what_each_decision_was(scored: Scored) -> None:
     truth = pd.DataFrame(
         {"Mass": [1.0, 0.0, NAN], "Pleural_effusion": [0.0, 1.0, NAN], "Nodule / other (small)": [1.0, NAN, 1.0]},
         index=[scored.uri(name) for name in ("a.png", "b.png", STRANGE)],
     )
     shown = gallery(scored, truth=truth)
-    assert [reading.truth for reading in shown["a.png"].readings] == [True]
-    assert shown["a.png"].missed == (("Nodule / other (small)", pytest.approx(0.2)),)
-    assert [reading.truth for reading in shown["b.png"].readings] == [True, False]
-    assert [reading.truth for reading in shown[STRANGE].readings] == [True, None]
+    assert [(r.finding, r.status) for r in shown["a.png"].readings] == [
+        ("Mass", "true positive"),
+        ("Nodule / other (small)", "false negative"),
+    ]
+    assert [r.status for r in shown["b.png"].readings] == ["true positive", "false positive"]
+    assert [r.status for r in shown[STRANGE].readings] == ["true positive", "positive"]
     assert shown["c.png"].readings[0].truth is None
+
+
+def test_select_with_labels_shows_misses_and_negatives_in_turn() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.3, 0.2], [0.1, 0.1], [0.4, 0.2], [0.2, 0.45], [NAN, NAN], [0.1, 0.2]])
+    labels = np.array([[1, 0], [1, 0], [1, 0], [0, 0], [0, 0], [1, 1], [NAN, NAN]], float)
+    chosen = select(probabilities, (0.5, 0.5), max_images=60, labels=labels)
+    # The positive, the lower of both misses, the negative closest to each threshold, then the other miss. A fault
+    # and an image without labels are not shown.
+    assert chosen == [(0, 0), (2, 0), (3, 0), (4, 1), (1, 0)]
+
+
+def test_panels_member_maps_lie_side_by_side_before_the_spread(scored: Scored, tmp_path: Path) -> None:
+    maps = np.zeros((3, GRID, GRID), np.uint8)
+    maps[0, 1, 1] = maps[1, 4, 4] = 255
+    row = scored_row(scored.uri("a.png"), "1", FILMS["a.png"], member_heatmaps=[maps.tobytes()])
+    row["findings"][0]["heatmap_spread"] = bytes([127] * GRID * GRID)
+    write_scores(tmp_path, "a.parquet", [row])
+    reading = gallery(Scored(str(tmp_path), scored.films))["a.png"].readings[0]
+    assert reading.frames == ("one", "two", "three", "spread")
+    assert reading.strip is not None
+    picture = Image.open(io.BytesIO(base64.b64decode(reading.strip.partition(",")[2])))
+    frames = np.split(np.asarray(picture.convert("RGBA"), float)[..., 3], 4, axis=1)
+    height, width = frames[0].shape
+    middles = [np.argwhere(frame == frame.max()).mean(axis=0) + 0.5 for frame in frames[:2]]
+    # Cells (1, 1) and (4, 4) of 6 x 6 on a film of 90 x 60 that was padded to a square.
+    np.testing.assert_allclose(middles[0], (height * 1.5 / 6, width * (1.5 * 90 / 6 - 15) / 60), atol=0.75)
+    np.testing.assert_allclose(middles[1], (height * 4.5 / 6, width * (4.5 * 90 / 6 - 15) / 60), atol=0.75)
+    assert frames[2].max() == 0
+    assert frames[3].min() == 255
+
+
+def test_panels_scores_without_member_maps_show_the_spread_alone(scored: Scored) -> None:
+    assert gallery(scored)["a.png"].readings[0].frames == ("spread",)

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from cxr_ray.errors import FAULT_MEANINGS, ConfigError, Fault
-from cxr_ray.evaluation.localisation import ALL_FINDINGS
-from cxr_ray.evaluation.metrics import finding_metrics
+from cxr_ray.evaluation.documents import read_document
 from cxr_ray.evaluation.report import ReportSummary, write_report
+from tests.evaluation import documents
 from tests.evaluation.chromium import Chromium
-from tests.evaluation.invented import CONTRACT, FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
+from tests.evaluation.invented import FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
 
 NAN = float("nan")
 
@@ -70,21 +70,22 @@ def written(scored: Scored, tmp_path_factory: pytest.TempPathFactory) -> Written
     names = ["a.png", "b.png", "c.png", "negative.png"]
     labels = np.array([[1, 0, 1], [0, 1, NAN], [0, 1, 0], [0, 0, 0]], float)
     truth = pd.DataFrame(labels, index=[scored.uri(name) for name in names], columns=list(FINDINGS))
-    probabilities = np.array([FILMS[name][0] for name in names])
-    labels[:, 2] = np.where(labels[:, 2] == 1, NAN, labels[:, 2])
-    metrics = finding_metrics(labels, probabilities, CONTRACT.thresholds, FINDINGS)
-    located = pd.DataFrame(
-        {"num_true_positives": [4, 0, 0, 4], "num_hits": [3, 0, 0, 3], "rate": [0.75, NAN, NAN, 0.75]},
-        index=[*FINDINGS, ALL_FINDINGS],
-    )
     path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
-    summary = write_report(scored.output, path, truth=truth, metrics=metrics, localisation=located, title="Night & day")
+    summary = write_report(
+        scored.output,
+        path,
+        evaluation=documents.evaluation(),
+        audit=documents.audit(),
+        drift=documents.drift(),
+        truth=truth,
+        title="Night & day",
+    )
     return Written(path, summary, read(path))
 
 
 def test_write_report_summary_counts_what_was_written(written: Written) -> None:
     found = written.summary
-    assert (found.num_scored, found.num_faulted, found.num_shown, found.num_unreadable) == (6, 3, 5, 1)
+    assert (found.num_scored, found.num_faulted, found.num_shown, found.num_unreadable) == (6, 3, 6, 1)
     assert found.num_bytes == written.path.stat().st_size
     assert found.target == written.path
 
@@ -110,16 +111,71 @@ def test_write_report_faults_have_meaning_and_examples(written: Written) -> None
     assert ("code", {}) in written.page.elements
 
 
-def test_write_report_metrics_undefined_ones_are_dashes(written: Written) -> None:
+def test_write_report_measures_have_intervals_and_undefined_ones_are_dashes(written: Written) -> None:
     text = written.page.text.replace("\u2013", "-")
-    assert "Mass 1 3 0.250 1.000 1.000 0.667 1.000 0.667 0.750 3/4" in text
-    assert "Nodule / other (small) 0 2 0.000 - - - - 1.000 - 0/0" in text
-    assert "Macro mean 1.000 of 2" in text
+    assert "Mass 12 40 0.910 (0.870 to 0.950) 0.720 (0.680 to 0.760)" in text
+    assert "Nodule / other (small) 0 52 - - -" in text
+    assert "Macro mean 0.895 (0.855 to 0.935) of 2" in text
+    assert "Weighted by positives 0.898 (0.858 to 0.938)" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "PTC-mode, most frequent label set - 0.700 (0.660 to 0.740)",
+        "CTP minus the best member 0.010 (-0.010 to 0.030)",
+        "The spread finds errors about as well as plain confidence",
+        "spread of the members (best of agreement) 156 14 0.810 (0.770 to 0.850)",
+        "Best of agreement minus confidence 0.020 (-0.030 to 0.070)",
+        "agreement of the maps 0 0 - - -",
+        "Ensemble minus best member (three) 0.060 (-0.020 to 0.140)",
+        "random map 24 0.080 (0.000 to 0.160)",
+        "The maps change with the weights.",
+        "Grad-CAM, ensemble 0.270 (0.220 to 0.320) 0.580 (0.530 to 0.630)",
+        "Mass: AUROC without the lungs is 0.81 (0.74 to 0.88), above chance.",
+        "sex macro auroc 0.040 (-0.010 to 0.090) F M",
+        "2 of 4 distributions moved by more than 0.2.",
+        "probability of Mass 0.310 0.020 0.110 0.210 0.270 drifted",
+        "view position LL: The reference has no LL.",
+        "manufacturer 0.400 0.020 - ACME 80 % ACME 40 % drifted",
+    ],
+)
+def test_write_report_documents_are_told(written: Written, words: str) -> None:
+    assert words in written.page.text.replace("\u2013", "-")
+
+
+@pytest.mark.parametrize("name", ["evaluation", "audit", "drift"])
+def test_write_report_document_of_another_ensemble_is_refused(scored: Scored, tmp_path: Path, name: str) -> None:
+    document = getattr(documents, name)()
+    (document["current"] if name == "drift" else document)["ensemble_digest"] = "f" * 16
+    with pytest.raises(ConfigError, match=f"The {name} is of the ensemble ffffffffffffffff, these scores are of eeee"):
+        write_report(scored.output, tmp_path / "report.html", **{name: document})
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("name", "part"), [("evaluation", "curves"), ("audit", "localisation"), ("drift", "overall")])
+def test_write_report_document_of_another_form_is_refused(scored: Scored, tmp_path: Path, name: str, part: str) -> None:
+    document = getattr(documents, name)()
+    del document[part]
+    with pytest.raises(ConfigError, match=rf"The {name} is not in the form .* \(KeyError\('{part}'\)\)"):
+        write_report(scored.output, tmp_path / "report.html", **{name: document})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "cannot be read"), ("{", "is no JSON;"), ("[1]", "is no JSON object")]
+)
+def test_read_document_unusable_one_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=sentence):
+        read_document(path)
 
 
 def test_write_report_strange_names_stay_text(written: Written) -> None:
     tags = [tag for tag, _ in written.page.elements]
-    assert (tags.count("script"), tags.count("b")) == (1, 0)
+    assert (tags.count("script"), tags.count("b"), tags.count("i")) == (1, 0, 0)
+    assert "AP <b> (2)" in written.page.text
     assert not any("onerror" in attributes for _, attributes in written.page.elements)
     assert STRANGE in written.page.text
     assert "<b>ends</b>" in written.page.text
@@ -151,7 +207,7 @@ def test_write_report_policy_allows_only_its_own_style_and_script(written: Writt
 
 def test_write_report_every_picture_is_described(written: Written) -> None:
     described = [a for tag, a in written.page.elements if tag == "img" or a.get("role") == "img"]
-    assert len(described) == 1 + len(FINDINGS) + 4
+    assert len(described) >= 1 + len(FINDINGS) + 5
     assert all(attributes.get("alt") or attributes.get("aria-label") for attributes in described)
 
 
@@ -160,7 +216,9 @@ def test_write_report_scores_alone_suffice(scored: Scored, tmp_path: Path) -> No
     write_report(str(tmp_path / "out"), tmp_path / "report.html")
     text = read(tmp_path / "report.html").text
     assert "1 scored and 0 faulted (0.0 %)" in text
-    for absent in ("listed", "AUROC", "Truth", "Pointing game"):
+    for command in ("report --manifest", "audit OUT --ensemble BUNDLE", "drift OUT_A OUT_B"):
+        assert f"cxr-ray {command}" in text
+    for absent in ("listed =", "Macro", "Truth", "Pointing game"):
         assert absent not in text
 
 
@@ -188,9 +246,10 @@ def test_write_report_without_scores_is_refused(tmp_path: Path) -> None:
 # From here on in a browser.
 
 _PANELS = "#panels > .panel:not([hidden])"
-VISIBLE = f"[...document.querySelectorAll('{_PANELS} h3')].map(e => e.textContent)"
+_ORDERED = f"[...document.querySelectorAll('{_PANELS}')].sort((a, b) => a.style.order - b.style.order)"
+VISIBLE = f"{_ORDERED}.map(e => e.querySelector('h3').textContent)"
 SHOWN = f"[...document.querySelectorAll('{_PANELS} .reading:not([hidden]) .finding')].map(e => e.textContent)"
-CHOSEN = ["gone.png", "b.png", STRANGE, "a.png", "c.png"]
+CHOSEN = ["gone.png", "b.png", STRANGE, "a.png", "negative.png", "c.png"]
 
 
 def set_control(browser: Chromium, name: str, value: str) -> None:
@@ -212,7 +271,7 @@ def test_report_opens_from_disk_without_network_and_without_errors(browser: Chro
         "Promise.all([...document.querySelectorAll('image, img')].map(e => { const i = new Image();"
         " i.src = e.getAttribute('href') || e.src; return i.decode().then(() => i.naturalWidth); }))"
     )
-    assert len(pictures) == 1 + 4 + 6
+    assert len(pictures) == 1 + 5 + 6 + 6  # scale, films, heat maps, and strips with the spread alone
     assert min(pictures) > 0
     browser.js("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     assert [request for request in browser.requests if not request.startswith("data:")] == [written.url]
@@ -233,13 +292,19 @@ def test_report_policy_stops_what_was_not_written_by_us(browser: Chromium, writt
 @pytest.mark.parametrize(
     ("fragment", "names"),
     [
-        ("finding=Pleural_effusion", ["b.png", "c.png"]),
-        ("finding=Nodule%20/%20other%20(small)", [STRANGE]),
+        ("finding=Pleural_effusion", ["b.png", "negative.png", "c.png"]),
+        ("finding=Nodule%20/%20other%20(small)", [STRANGE, "a.png"]),
         ("votes=3", ["gone.png", "b.png", "a.png"]),
         ("finding=Mass&votes=2", ["b.png", STRANGE]),
         ("finding=Mass&sort=spread", ["b.png", STRANGE, "gone.png", "a.png"]),
         ("finding=Mass&sort=probability", ["gone.png", "a.png", "b.png", STRANGE]),
-        ("sort=spread", ["c.png", STRANGE, "b.png", "gone.png", "a.png"]),
+        ("sort=spread", ["c.png", STRANGE, "b.png", "gone.png", "a.png", "negative.png"]),
+        ("sort=lowest", ["negative.png", "a.png", "c.png", STRANGE, "b.png", "gone.png"]),
+        ("status=false+negative", ["a.png"]),
+        ("status=true+negative", ["negative.png"]),
+        ("status=false+positive&finding=Mass", ["b.png"]),
+        ("status=called", ["gone.png", "b.png", STRANGE, "a.png", "c.png"]),
+        ("status=positive", ["gone.png", STRANGE]),
         ("finding=Nothing&votes=x&sort=y&opacity=7", CHOSEN),
         ("finding=Pleural_effusion&votes=2", []),
     ],
@@ -259,7 +324,7 @@ def test_report_filtered_panels_show_the_finding_asked_for(browser: Chromium, wr
     set_control(browser, "finding", "Mass")
     assert browser.js(SHOWN) == ["Mass"] * 4
     assert browser.js("location.hash") == "#finding=Mass"
-    assert browser.js("document.querySelector('#matching').textContent") == "4 of 5 images"
+    assert browser.js("document.querySelector('#matching').textContent") == "4 of 6 images"
 
 
 def test_report_opacity_and_overlay_change_the_pictures(browser: Chromium, written: Written) -> None:
@@ -312,7 +377,7 @@ def test_report_address_typed_in_the_enlarged_view_leaves_it(browser: Chromium, 
     browser.click("#panels > .panel[data-index='3'] .enlarge")
     browser.js("location.hash = 'finding=Pleural_effusion'")
     browser.until("!document.querySelector('#viewer').open")
-    assert browser.js(VISIBLE) == ["b.png", "c.png"]
+    assert browser.js(VISIBLE) == ["b.png", "negative.png", "c.png"]
     assert browser.js("document.querySelectorAll('#panels > .panel').length") == len(CHOSEN)
 
 
@@ -327,7 +392,7 @@ def test_report_card_leads_to_its_images(browser: Chromium, written: Written) ->
     browser.open(written.url)
     browser.click(".card:nth-child(2) .to-gallery a")
     browser.until(f"{VISIBLE}.length < {len(CHOSEN)}")
-    assert browser.js(VISIBLE) == ["b.png", "c.png"]
+    assert browser.js(VISIBLE) == ["b.png", "negative.png", "c.png"]
     assert browser.js("document.querySelector('#gallery').getBoundingClientRect().top / innerHeight") < 0.5
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +16,8 @@ from cxr_ray.images.preprocess import Placement
 from cxr_ray.models.ensemble import load_ensemble
 from cxr_ray.scoring.rows import decoded_table, locate, score_rows, stack_pixels
 from cxr_ray.scoring.run import contract_of
+from cxr_ray.scoring.table import rows_of
+from tests.scoring.conftest import CONTRACT, write_rows
 
 # A film of 200 x 100 pixels in a model input of 64: scale 3.125, padded by 16 model pixels left and right.
 PLACEMENT = Placement(row_scale=3.125, row_offset=0.0, column_scale=3.125, column_offset=-50.0)
@@ -102,3 +105,43 @@ def test_score_rows_only_faults_need_no_scores(bundle, decoded):
     rows = score_rows(decoded.slice(1, 1), np.array([], int), None, contract, run_id="r", heatmaps="all")
     assert rows["status"].to_pylist() == ["faulted"]
     assert rows["probability_Mass"].to_pylist() == [None]
+
+
+def test_score_rows_member_heatmaps_kept_are_the_members_own_in_the_order_of_findings(bundle, decoded):
+    ensemble = load_ensemble(bundle)
+    contract = contract_of(ensemble.spec)
+    images, places = stack_pixels(decoded, size=64)
+    scores = ensemble.score(torch.from_numpy(images.copy()), with_heatmaps=True, keep_member_maps=True)
+    rows = score_rows(decoded, places, scores, contract, run_id="r", heatmaps="positive").to_pylist()
+    assert rows[1]["member_heatmaps"] is None
+    for number, row in ((0, rows[0]), (1, rows[2])):
+        assert len(row["member_heatmaps"]) == len(row["findings"])
+        for maps, found in zip(row["member_heatmaps"], row["findings"], strict=True):
+            own = np.frombuffer(maps, np.uint8).reshape(len(contract.members), contract.grid, contract.grid)
+            index = contract.findings.index(found["finding"])
+            np.testing.assert_allclose(own / 255, scores.member_maps[:, number, index], atol=0.5 / 255 + 1e-6)
+            mean = np.frombuffer(found["heatmap"], np.uint8).reshape(contract.grid, contract.grid)
+            np.testing.assert_allclose(own.mean(axis=0), mean, atol=1.0)
+    assert sum(len(row["findings"]) for row in (rows[0], rows[2])) > 0
+
+
+def test_score_rows_member_heatmaps_not_asked_for_are_null(bundle, decoded):
+    ensemble = load_ensemble(bundle)
+    images, places = stack_pixels(decoded, size=64)
+    scores = ensemble.score(torch.from_numpy(images.copy()), with_heatmaps=True)
+    rows = score_rows(decoded, places, scores, contract_of(ensemble.spec), run_id="r", heatmaps="all")
+    assert rows["member_heatmaps"].null_count == rows.num_rows
+
+
+def test_rows_of_file_without_member_heatmaps_reads_them_as_null(tmp_path):
+    """A file as it was written before the column came, beside one with it."""
+    uri = write_rows(str(tmp_path), "20261123T000000-a", [("/old.png", "1")])
+    old = pq.read_table(uri)
+    pq.write_table(old.drop_columns("member_heatmaps"), uri)
+    write_rows(str(tmp_path), "20261124T000000-b", [("/new.png", "1")])
+    assert "member_heatmaps" not in pq.read_schema(uri).names
+    found = rows_of(str(tmp_path), wanted=["uri", "member_heatmaps"], contract=CONTRACT)
+    assert sorted(found.to_pylist(), key=lambda row: row["uri"]) == [
+        {"uri": "/new.png", "member_heatmaps": None},
+        {"uri": "/old.png", "member_heatmaps": None},
+    ]
