@@ -130,8 +130,8 @@ class _Lender:
         if not others:
             return None
         bits = others[int(self._random.integers(len(others)))]
-        mask = np.unpackbits(bits, axis=1, count=len(subject.pixels)).astype(np.bool_)
-        return mask[:, ::-1] if self._random.random() < 0.5 else mask
+        mask: Region = np.unpackbits(bits, axis=1, count=len(subject.pixels)).astype(np.bool_)
+        return np.flip(mask, axis=1) if self._random.random() < 0.5 else mask
 
 
 def shortcut_audit(
@@ -165,7 +165,8 @@ def own_lesion(subject: Subject, number: int) -> Region | None:
     """Where a finding that is present is; None when it is absent, not stated or not marked."""
     if subject.labels[number] != 1 or subject.lesions is None or not subject.lesions[number].any():
         return None
-    return subject.lesions[number]
+    lesion: Region = subject.lesions[number]
+    return lesion
 
 
 def _score_group(score: Score, group: Sequence[Subject], lender: _Lender, tally: _Tally, num_findings: int) -> None:
@@ -260,9 +261,9 @@ def _reason(found: dict[str, Interval]) -> str:
     Where lesions are marked, hiding them decides. Elsewhere it is hiding the lungs, and showing the borders alone.
     """
     if "same" in found and not np.isnan(found["without_lesion"].low):
-        judged, whole = ("without_lesion",), found["same"]
+        judged, whole = ["without_lesion"], found["same"]
     else:
-        judged, whole = ("without_lungs", "only_borders"), found["whole"]
+        judged, whole = ["without_lungs", "only_borders"], found["whole"]
     kept = [
         f"AUROC {found[regime].words()} with {REGIMES[regime]}"
         for regime in judged
