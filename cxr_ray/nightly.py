@@ -4,7 +4,6 @@ OUT/nights holds a record of every night that came to its end. Scoring, table an
 """
 
 import json
-import math
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -12,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 
 from cxr_ray import autoscale, storage
 from cxr_ray.config import DriftConfig, NightlyConfig
 from cxr_ray.evaluation.drift import Drift, Sample, compare
+from cxr_ray.evaluation.sides import thinned_rows
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.scoring import table
 from cxr_ray.scoring.run import RunResult, score
@@ -155,18 +153,7 @@ def read_sample(files: Sequence[str], contract: Contract, *, max_rows: int) -> S
     """Probabilities, votes and faults in score files under one ensemble; of more than `max_rows` rows every k-th."""
     suffixes = [column_suffix(finding) for finding in contract.findings]
     names = [f"{kind}_{suffix}" for kind in ("probability", "votes") for suffix in suffixes]
-    schema = table.schema(contract)
-    parts = [pa.schema([schema.field(name) for name in ["status", *names]]).empty_table()]
-    if files:
-        filesystem, paths = storage.paths_on(files)
-        rows = pds.dataset(paths, filesystem=filesystem, format="parquet", schema=schema)
-        ours = pc.field("ensemble_digest") == contract.ensemble_digest
-        step, skip = max(1, math.ceil(rows.count_rows(filter=ours) / max_rows)), 0
-        for batch in rows.to_batches(columns=["status", *names], filter=ours):
-            taken = np.arange(skip, batch.num_rows, step)
-            skip = (skip - batch.num_rows) % step
-            parts.append(pa.Table.from_batches([batch.take(pa.array(taken))]))
-    sample = pa.concat_tables(parts)
+    sample = thinned_rows(files, contract, ["status", *names], max_rows=max_rows)
     scored = sample.filter(pc.equal(sample["status"], table.SCORED))
     columns = [scored[name].to_numpy() for name in names]
     return Sample(

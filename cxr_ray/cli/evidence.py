@@ -1,11 +1,24 @@
-"""The commands about what scores are worth: evaluate, report."""
+"""The commands about what scores are worth: evaluate, report, drift."""
 
+import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cxr_ray.cli.terminal import AsJson, Debug, Digest, ImageRoot, Output, UriColumn, app, print_result, reporting
+from cxr_ray.cli.terminal import (
+    DRIFTED,
+    AsJson,
+    Debug,
+    Digest,
+    ImageRoot,
+    Output,
+    UriColumn,
+    app,
+    print_result,
+    reporting,
+)
 
 
 @app.command()
@@ -67,3 +80,57 @@ def report(
             max_images=images,
         )
     print_result(summary.to_dict(), summary.lines(), as_json=as_json)
+
+
+@app.command()
+def drift(
+    reference: Annotated[str, typer.Argument(metavar="OUT_A", help="Folder or s3:// prefix of the reference scores.")],
+    current: Annotated[
+        str | None, typer.Argument(metavar="OUT_B", help="Those to compare with them; default: OUT_A itself.")
+    ] = None,
+    reference_run: Annotated[list[str] | None, typer.Option(help="Only this run of OUT_A; may be repeated.")] = None,
+    current_run: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this run of OUT_B, in one output against all others; may be repeated."),
+    ] = None,
+    reference_before: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Runs of the days before this one (UTC) against those from it on."),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Group by this column; may be repeated; default: view and manufacturer."),
+    ] = None,
+    max_psi: Annotated[
+        float, typer.Option(min=0.0, help="Population stability index above which a change is drift.")
+    ] = (0.25),
+    min_rows: Annotated[int, typer.Option(min=2, help="Scored rows that both sides, and both of a group, need.")] = 200,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 4 when there is drift.")] = False,
+    target: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the result to this JSON file too.")
+    ] = None,
+    ensemble_digest: Digest = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Have scores, agreement, faults or headers changed between two scored sets? Loads no model."""
+    from cxr_ray import storage
+    from cxr_ray.config import DriftConfig
+    from cxr_ray.evaluation.comparing import BY, compare_outputs
+    from cxr_ray.evaluation.sides import Choice
+
+    before = reference_before.date() if reference_before else None
+    with reporting(debug):
+        result = compare_outputs(
+            reference,
+            current or reference,
+            config=DriftConfig(max_psi=max_psi, min_rows=min_rows),
+            choice=Choice(tuple(reference_run or ()), tuple(current_run or ()), before),
+            by=by or BY,
+            ensemble_digest=ensemble_digest,
+        )
+        if target is not None:
+            storage.put(str(target.absolute()), json.dumps(result.to_dict(), indent=2).encode())
+    print_result(result.to_dict(), result.lines(), as_json=as_json)
+    if fail and result.drifted:
+        raise typer.Exit(DRIFTED)

@@ -12,7 +12,7 @@ import typer
 from cxr_ray import __version__
 from cxr_ray.errors import CxrRayError
 
-FAILED, WRONG_USAGE, TOO_MANY_FAULTS, STOPPED = 1, 2, 3, 143
+FAILED, WRONG_USAGE, TOO_MANY_FAULTS, DRIFTED, STOPPED = 1, 2, 3, 4, 143
 
 app = typer.Typer(
     name="cxr-ray",

@@ -1,10 +1,12 @@
-"""Whether tonight's scores are distributed as those of the nights before.
+"""Whether scores, and what headers say, are distributed as before: a night against those before it, or any two sets.
 
-Shapes: N rows, F findings, M members, B bins. Knows arrays only: no files, no score table, no clock.
+Shapes: N rows, F findings, M members, B bins. Knows arrays only: no files, no score table, no clock. Which rows are
+compared is said in nightly.py, for a night, and in comparing.py, for any two sets.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +14,7 @@ from scipy.stats import chi2
 
 from cxr_ray.config import DriftConfig
 
-_CERTAINTY = 0.999  # share of nights without drift whose index stays below the level of chance, per comparison
-
-Measure = Literal["probability", "votes", "faults"]
+CERTAINTY = 0.999  # share of samples without drift whose index stays below the level of chance, per comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +35,29 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far one quantity has moved. `finding` is None for the faults, `ks` (0..1) for all but probabilities.
+    """How far one quantity has moved. `finding` is None for what is not a finding's.
 
-    `reference` and `current` are means: of the probability, of the votes, or the share of faulted rows.
+    `ks` (0..1) is None for what has categories instead of values. `reference` and `current` are means; of categories
+    they are the shares of `category`, the one whose share changed most; of faults, the share of faulted rows.
     """
 
-    measure: Measure
+    measure: str
     finding: str | None
     psi: float
     chance: float
     ks: float | None
     reference: float
     current: float
+    category: str | None = None
 
     @property
     def name(self) -> str:
         """What moved, in words."""
         return f"{self.measure} of {self.finding}" if self.finding else self.measure
+
+    def drifted(self, max_psi: float) -> bool:
+        """Whether it moved farther than allowed, and farther than chance would move so few rows."""
+        return self.psi > max(max_psi, self.chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,8 @@ class Drift:
 
     @property
     def drifted(self) -> tuple[Shift, ...]:
-        """What has moved farther than allowed, and farther than chance would move so few rows; farthest first."""
-        beyond = [shift for shift in self.shifts if shift.psi > max(self.max_psi, shift.chance)]
+        """What has drifted, farthest first."""
+        beyond = [shift for shift in self.shifts if shift.drifted(self.max_psi)]
         return tuple(sorted(beyond, key=lambda shift: -shift.psi))
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,12 +111,12 @@ def compare(reference: Sample, current: Sample, *, nights: int, config: DriftCon
     if few:
         missing = f"{' and '.join(few)} scored rows, it takes {config.min_rows:,} (drift.min_rows)"
         return Drift(nights, *rows, config.max_psi, missing=missing)
-    shifts = [_faults(reference, current)]
+    shifts = [fault_shift((reference.scored, reference.faulted), (current.scored, current.faulted))]
     for f, finding in enumerate(current.findings):
-        shifts.append(
-            _probability(reference.probabilities[:, f], current.probabilities[:, f], finding, config.num_bins)
-        )
-        shifts.append(_votes(reference.votes[:, f], current.votes[:, f], finding, current.num_members))
+        probabilities = reference.probabilities[:, f], current.probabilities[:, f]
+        edges = equal_bins(probabilities[0], config.num_bins)
+        shifts.append(value_shift("probability", finding, *probabilities, edges=edges))
+        shifts.append(vote_shift(finding, reference.votes[:, f], current.votes[:, f], current.num_members))
     return Drift(nights, *rows, config.max_psi, tuple(shifts))
 
 
@@ -143,7 +149,7 @@ def chance_level(reference_rows: int, current_rows: int, num_bins: int) -> float
     """
     if num_bins < 2:
         return 0.0
-    return float(chi2.ppf(_CERTAINTY, num_bins - 1) * (1 / reference_rows + 1 / current_rows))
+    return float(chi2.ppf(CERTAINTY, num_bins - 1) * (1 / reference_rows + 1 / current_rows))
 
 
 def ks_distance(reference: ArrayLike, current: ArrayLike) -> float:
@@ -165,11 +171,24 @@ def histogram(values: ArrayLike, edges: NDArray[np.float64]) -> NDArray[np.int64
     return np.bincount(places, minlength=len(edges) + 1)
 
 
-def _probability(reference: NDArray[np.float32], current: NDArray[np.float32], finding: str, num_bins: int) -> Shift:
-    """The probabilities (N,) of one finding."""
-    edges = equal_bins(reference, num_bins)
+def own_bins(reference: ArrayLike, num_bins: int) -> NDArray[np.float64]:
+    """Like `equal_bins`, and a value that fills a bin by itself has that bin to itself.
+
+    Header fields need it: where all films have 2,500 rows, the bins must not join them with those of 3,000.
+    """
+    edges, times = np.unique(
+        np.quantile(np.asarray(reference, np.float64), np.linspace(0, 1, num_bins + 1)), return_counts=True
+    )
+    heavy = edges[times > 1]
+    return np.unique(np.concatenate([edges[1:-1], heavy, np.nextafter(heavy, np.inf)]))
+
+
+def value_shift(
+    measure: str, finding: str | None, reference: NDArray[Any], current: NDArray[Any], *, edges: NDArray[np.float64]
+) -> Shift:
+    """The shift of values (N,), none of them NaN, in the bins between `edges`."""
     return _shift(
-        "probability",
+        measure,
         finding,
         histogram(reference, edges),
         histogram(current, edges),
@@ -178,30 +197,39 @@ def _probability(reference: NDArray[np.float32], current: NDArray[np.float32], f
     )
 
 
-def _votes(reference: NDArray[np.int8], current: NDArray[np.int8], finding: str, num_members: int) -> Shift:
-    """The votes (N,) for one finding, 0..M: how far the members agree."""
+def vote_shift(finding: str, reference: NDArray[np.int8], current: NDArray[np.int8], num_members: int) -> Shift:
+    """The shift of the votes (N,) for one finding, 0..M: how far the members agree."""
     counts = [np.bincount(votes, minlength=num_members + 1) for votes in (reference, current)]
     return _shift("votes", finding, *counts, means=(float(reference.mean()), float(current.mean())))
 
 
-def _faults(reference: Sample, current: Sample) -> Shift:
-    """The share of faulted rows."""
-    counts = [np.array([side.scored, side.faulted]) for side in (reference, current)]
-    return _shift(
-        "faults", None, *counts, means=(float(counts[0][1] / counts[0].sum()), float(counts[1][1] / counts[1].sum()))
-    )
+def category_shift(measure: str, reference: Mapping[str, int], current: Mapping[str, int]) -> Shift:
+    """The shift of counts by category; a category that one side lacks counts as an empty bin there."""
+    names = sorted({*reference, *current})
+    counts = [np.array([side.get(name, 0) for name in names]) for side in (reference, current)]
+    shares = [side / side.sum() for side in counts]
+    moved = int(np.abs(shares[1] - shares[0]).argmax())
+    means = (float(shares[0][moved]), float(shares[1][moved]))
+    return _shift(measure, None, *counts, means=means, category=names[moved])
+
+
+def fault_shift(reference: tuple[int, int], current: tuple[int, int]) -> Shift:
+    """The shift of the share of faulted rows; a side is its numbers of scored and of faulted rows."""
+    means = (reference[1] / sum(reference), current[1] / sum(current))
+    return _shift("faults", None, np.array(reference), np.array(current), means=means)
 
 
 def _shift(
-    measure: Measure,
+    measure: str,
     finding: str | None,
     reference: NDArray[np.int64],
     current: NDArray[np.int64],
     *,
     means: tuple[float, float],
     ks: float | None = None,
+    category: str | None = None,
 ) -> Shift:
     """One comparison from the two histograms."""
     filled = int(np.count_nonzero(reference + current))
     chance = chance_level(int(reference.sum()), int(current.sum()), filled)
-    return Shift(measure, finding, psi(reference, current), chance, ks, *means)
+    return Shift(measure, finding, psi(reference, current), chance, ks, *means, category=category)

@@ -28,6 +28,7 @@ HEADER_KEYWORDS = [
     "StudyInstanceUID",
     "PatientID",
     "Modality",
+    "Manufacturer",
     "BodyPartExamined",
     "ViewPosition",
     "PhotometricInterpretation",
@@ -121,7 +122,8 @@ class Header:
     code string may be anybody's name. `body_part` and `view` are the header's last word on them, gathered in hints.py;
     `kinds` is what the image is beside, or instead of, a radiograph of a patient.
     `rows` and `columns` are those of the film; the other attributes are None unless `format` is dicom.
-    `patient_key` is the hex HMAC-SHA256 of Patient ID. `pixel_spacing_mm` is the distance between rows, then columns.
+    `manufacturer` is the vendor that the free text of Manufacturer names, one of vendors.py. `patient_key` is the hex
+    HMAC-SHA256 of Patient ID. `pixel_spacing_mm` is the distance between rows, then columns.
     """
 
     format: Literal["dicom", "png", "jpeg", "tiff"]
@@ -130,6 +132,7 @@ class Header:
     study_instance_uid: str | None = None
     patient_key: str | None = None
     modality: str | None = None
+    manufacturer: str | None = None
     body_part: Hint | None = None
     view: Hint | None = None
     kinds: tuple[ImageKind, ...] = ()

@@ -80,6 +80,7 @@ HEADER = (
     Column("study_instance_uid", pa.string(), "Study Instance UID (0020,000D)"),
     Column("patient_key", pa.string(), "HMAC-SHA256 of Patient ID (0010,0020), null without CXR_RAY_PATIENT_KEY"),
     Column("modality", pa.string(), "Modality (0008,0060), a defined term or OTHER"),
+    Column("manufacturer", pa.string(), "vendor that Manufacturer (0008,0070) names, one of a fixed list or OTHER"),
     Column("body_part_examined", pa.string(), "body part the header says, a code of PS3.16 Annex L or OTHER"),
     Column("view_position", pa.string(), "view the header says: PA, AP, FRONTAL, LATERAL, LL, RL, ... or OTHER"),
     Column("photometric_interpretation", pa.string(), "Photometric Interpretation (0028,0004), a defined term"),

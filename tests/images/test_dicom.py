@@ -309,7 +309,12 @@ def test_read_dicom_without_preamble_same_header(build_dicom, film, skipped):
 
 def test_header_attributes_as_written(build_dicom, film):
     data = build_dicom(
-        film, bits_stored=12, PatientID="  4711 ", PixelSpacing=[0.2, 0.1], ImagerPixelSpacing=[0.3, 0.3]
+        film,
+        bits_stored=12,
+        PatientID="  4711 ",
+        Manufacturer="Agfa-Gevaert NV",
+        PixelSpacing=[0.2, 0.1],
+        ImagerPixelSpacing=[0.3, 0.3],
     )
     header = read_header(data, limits=LimitsConfig(), patient_key_secret=b"key").header
     assert header == Header(
@@ -319,6 +324,7 @@ def test_header_attributes_as_written(build_dicom, film):
         study_instance_uid="1.2.3",
         patient_key=hmac.new(b"key", b"4711", "sha256").hexdigest(),
         modality="DX",
+        manufacturer="Agfa",
         body_part=Hint("CHEST", "BodyPartExamined"),
         view=Hint("PA", "ViewPosition"),
         photometric_interpretation="MONOCHROME2",
@@ -327,6 +333,12 @@ def test_header_attributes_as_written(build_dicom, film):
         columns=47,
         pixel_spacing_mm=(0.2, 0.1),
     )
+
+
+@pytest.mark.parametrize(("text", "expected"), [("Zoe Secretova", "OTHER"), ("", None), ("SIEMENS AG", "Siemens")])
+def test_header_manufacturer_is_a_vendor_or_other(build_dicom, film, text, expected):
+    data = build_dicom(film, Manufacturer=text)
+    assert read_header(data, limits=LimitsConfig()).header.manufacturer == expected
 
 
 @pytest.mark.parametrize(("secret", "patient_id"), [(None, "4711"), (b"", "4711"), (b"key", ""), (b"key", None)])

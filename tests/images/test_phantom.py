@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, label
 
 from cxr_ray.errors import ConfigError
 from cxr_ray.images.phantom import (
@@ -99,6 +99,18 @@ def test_phantom_mask_is_filled_exactly_where_the_label_is_one():
     for seed in range(60):
         phantom = make_phantom(seed, side=SIDE)
         np.testing.assert_array_equal(phantom.masks.any(axis=(1, 2)), phantom.labels == 1)
+
+
+def test_phantom_lungs_are_dark_two_and_hold_the_nodules():
+    for seed in range(8):
+        healthy, sick = (make_phantom(seed, side=128, present=present) for present in ((), ("Nodule",)))
+        np.testing.assert_array_equal(healthy.lungs, sick.lungs)
+        assert 0.15 < healthy.lungs.mean() < 0.5
+        assert healthy.pixels[healthy.lungs].mean() < healthy.pixels[~healthy.lungs & (healthy.pixels > 0.15)].mean()
+        sizes = np.sort(np.bincount(label(healthy.lungs)[0].ravel())[1:])
+        assert sizes[-2] > 0.2 * sizes[-1]
+        nodule = sick.masks[FINDINGS.index("Nodule")]
+        assert (nodule & sick.lungs).sum() > 0.8 * nodule.sum()
 
 
 @pytest.mark.parametrize("finding", FINDINGS)

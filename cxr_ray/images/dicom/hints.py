@@ -10,7 +10,7 @@ import pydicom
 
 from cxr_ray.config import ImageKind
 from cxr_ray.errors import DecodeError
-from cxr_ray.images.dicom import terms, vocabulary
+from cxr_ray.images.dicom import terms, vendors, vocabulary
 from cxr_ray.images.dicom.attributes import items_of, text_of, texts_of, uid_of
 from cxr_ray.images.dicom.vocabulary import OTHER
 from cxr_ray.images.header import Hint
@@ -78,6 +78,12 @@ def is_report(dataset: pydicom.Dataset) -> bool:
 def modality_of(dataset: pydicom.Dataset) -> str | None:
     """Modality as a defined term, None if absent, OTHER for anything else. Source: PS3.3 C.7.3.1.1.1."""
     return vocabulary.code_among(text_of(dataset, "Modality") or "", terms.MODALITIES)
+
+
+def manufacturer_of(dataset: pydicom.Dataset) -> str | None:
+    """The vendor that Manufacturer (0008,0070), free text, names; None if absent, OTHER for one not in vendors.py."""
+    vendor = vendors.vendor_of(text_of(dataset, "Manufacturer"))
+    return {vendors.NOT_STATED: None, vendors.OTHER: OTHER}.get(vendor, vendor)
 
 
 def photometric_interpretation_of(dataset: pydicom.Dataset) -> str | None:

@@ -202,6 +202,7 @@ def _header(dataset: pydicom.Dataset, transfer_syntax: UID, *, secret: bytes | N
         study_instance_uid=uid_of(dataset, "StudyInstanceUID"),
         patient_key=patient_key(text_of(dataset, "PatientID"), secret),
         modality=hints.modality_of(dataset),
+        manufacturer=hints.manufacturer_of(dataset),
         body_part=hints.body_part_of(dataset),
         view=hints.view_of(dataset),
         kinds=hints.kinds_of(dataset),

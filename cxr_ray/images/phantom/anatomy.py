@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxr_ray.images.phantom.canvas import Floats, Grid, ball, cloud, course, make_grid, ramp, tubes
 
@@ -356,3 +357,11 @@ def draw_chest(
     soft -= 0.8 * _airways(grid, body, pose) + _texture(grid, body, air, below, rng)
     bone = _spine(grid, body) + _ribs(grid, body, pose) + _girdle(grid, body, pose)
     return Chest(soft, bone, air, heart, vessels, reach, below, body.apex, domes)
+
+
+def lung_mask(chest: Chest) -> NDArray[np.bool_]:
+    """The lungs (H, W): above the diaphragm, where at least 1 cm of lung is in the beam, behind the heart too.
+
+    Lesions do not change it: a lung full of fluid is still the place where to look.
+    """
+    return np.asarray((chest.air > 1.0) & (chest.below < 0.3), dtype=np.bool_)

@@ -25,6 +25,7 @@ class Phantom:
     Attributes:
         pixels: Grey values (H, W), 0..1, bright where dense.
         masks: Pixels that each finding changes (F, H, W), all False where it is absent.
+        lungs: The lungs (H, W), lesions in them included.
         labels: 1 where a finding is present, else 0 (F,).
         sex: "F" or "M".
         age: Years.
@@ -33,6 +34,7 @@ class Phantom:
 
     pixels: NDArray[np.float32]
     masks: NDArray[np.bool_]
+    lungs: NDArray[np.bool_]
     labels: NDArray[np.int8]
     sex: str
     age: int
@@ -92,5 +94,7 @@ def draw_film(patient_seed: int, film_seed: int, side: int, present: tuple[str, 
     seen = open_field(pixels.shape, exposure)
     for name, mask in subject.masks.items():
         masks[FINDINGS.index(name)][seen] = mask[seen]
+    lung_pixels = np.zeros(pixels.shape, dtype=np.bool_)
+    lung_pixels[seen] = subject.lungs[seen]
     labels = np.array([name in present for name in FINDINGS], dtype=np.int8)
-    return Phantom(pixels, masks, labels, body.sex, body.age, pose.view_position)
+    return Phantom(pixels, masks, lung_pixels, labels, body.sex, body.age, pose.view_position)

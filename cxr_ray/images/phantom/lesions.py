@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from cxr_ray.images.phantom.anatomy import AERATION, Body, Chest, Pose, dome_at, draw_chest, heart_place
+from cxr_ray.images.phantom.anatomy import (
+    AERATION,
+    Body,
+    Chest,
+    Pose,
+    dome_at,
+    draw_chest,
+    heart_place,
+    lung_mask,
+)
 from cxr_ray.images.phantom.canvas import Floats, Grid, ball, cloud, ramp, tubes
 
 Mask = NDArray[np.bool_]
@@ -56,11 +65,12 @@ class Lesion:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A patient in a pose with findings: soft tissue and bone (H, W) in cm, and one mask per finding present."""
+    """A patient in a pose with findings: soft tissue and bone (H, W) in cm, one mask per finding present, the lungs."""
 
     soft: Floats
     bone: Floats
     masks: dict[str, Mask]
+    lungs: Mask
 
 
 def _above(field: Floats, share: float) -> Mask:
@@ -293,4 +303,5 @@ def _add_lesions(scene: Scene, present: tuple[str, ...], masks: dict[str, Mask],
         bone = bone if lesion.metal is None else bone + lesion.metal
         scene = replace(scene, air=scene.air * (1 - lesion.cover))
         masks[finding] = lesion.mask
-    return Subject(soft + AERATION * vessels, bone, {name: masks[name] for name in FINDINGS if name in masks})
+    masks = {name: masks[name] for name in FINDINGS if name in masks}
+    return Subject(soft + AERATION * vessels, bone, masks, lung_mask(chest))
