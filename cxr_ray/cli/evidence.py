@@ -1,11 +1,23 @@
-"""The commands about what scores are worth: evaluate, report."""
+"""The commands about what scores are worth, and what others make of them: evaluate, report, export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cxr_ray.cli.terminal import AsJson, Debug, Digest, ImageRoot, Output, UriColumn, app, print_result, reporting
+from cxr_ray.cli.terminal import (
+    AsJson,
+    Debug,
+    Digest,
+    ImageRoot,
+    Output,
+    UriColumn,
+    app,
+    log_lines,
+    print_result,
+    reporting,
+)
+from cxr_ray.errors import ConfigError
 
 
 @app.command()
@@ -61,3 +73,37 @@ def report(
             max_images=images,
         )
     print_result(summary.to_dict(), summary.lines(), as_json=as_json)
+
+
+@app.command()
+def export(
+    output: Output,
+    dicom: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder or s3:// prefix for reports, heat maps and boxes as DICOM."),
+    ] = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Flat table without heat maps.")] = None,
+    positive: Annotated[
+        bool, typer.Option("--positive", help="With --dicom: only images with a finding at or above its threshold.")
+    ] = False,
+    ensemble_digest: Digest = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Results for others: DICOM objects for a PACS that refer to the source images, or a CSV file."""
+    with reporting(debug):
+        if dicom is None and csv is None:
+            raise ConfigError("Nothing to export; say where with --dicom DIR, --csv FILE or both.")
+        exported: dict[str, Any] = {}
+        lines: list[str] = []
+        if csv is not None:
+            from cxr_ray.evaluation.flat import export_csv
+
+            flat = export_csv(output, csv, ensemble_digest=ensemble_digest)
+            exported["csv"], lines = flat.to_dict(), flat.lines()
+        if dicom is not None:
+            from cxr_ray.evaluation.dicom_out import export_dicom
+
+            objects = export_dicom(output, dicom, ensemble_digest=ensemble_digest, positive=positive, log=log_lines())
+            exported["dicom"], lines = objects.to_dict(), [*lines, *objects.lines()]
+    print_result(exported, lines, as_json=as_json)
