@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from cxr_ray.config import ThresholdRule
+from cxr_ray.config import ThresholdRule, TrainConfig, parse
 from cxr_ray.errors import ConfigError
 from cxr_ray.models.thresholds import fit_threshold, fit_thresholds
 from tests.models.test_calibration import labelled
@@ -108,26 +108,23 @@ def test_threshold_rule_is_written_as_it_is_read(text):
     assert ThresholdRule.parse(text.replace("=", "= ")) == ThresholdRule.parse(text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "f2",
-        "f1>=0.5",
-        "sensitivity",
-        "sensitivity>=",
-        "sensitivity>=1.1",
-        "sensitivity<=0.9",
-        "specificity>=0",
-        "alerts>=5",
-        "alerts<=101",
-        "0",
-        "1",
-        "1.5",
-        "-0.5",
-        "nan",
-    ],
-)
+@pytest.mark.parametrize("text", ["", "f2", "f1>=0.5", "alerts>=5", "alerts<=101", "0", "1", "1.5", "-0.5", "nan"])
 def test_threshold_rule_unknown_is_refused_with_the_known_ones(text):
     with pytest.raises(ConfigError, match=r"is no threshold rule; use f1, youden, sensitivity>=0\.95"):
         ThresholdRule.parse(text)
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "specificity"])
+@pytest.mark.parametrize("rest", ["", ">=", ">=0", ">=1.1", "<=0.9", ">0.9"])
+def test_threshold_rule_bound_out_of_range_is_refused(name, rest):
+    with pytest.raises(ConfigError, match="is no threshold rule"):
+        ThresholdRule.parse(name + rest)
+
+
+def test_train_config_rule_may_be_a_number_as_yaml_reads_it_and_must_be_known():
+    values = {"manifest": {"path": "labels.csv", "findings": ["Mass"]}, "members": [{"name": "a", "backbone": "b"}]}
+    config = parse(TrainConfig, values, source="-")
+    assert (config.calibration, config.threshold_rule) == ("platt", "f1")
+    assert parse(TrainConfig, {**values, "threshold_rule": 0.5}, source="-").threshold_rule == "0.5"
+    with pytest.raises(ConfigError, match="'best' is no threshold rule"):
+        parse(TrainConfig, {**values, "threshold_rule": "best"}, source="-")
