@@ -72,8 +72,9 @@ def test_fit_threshold_fixed_value_needs_nothing():
 
 
 @pytest.mark.parametrize("rule", ["f1", "youden", "sensitivity>=1", "specificity>=1", "alerts<=50"])
-def test_fit_threshold_neighbours_in_float32_stay_apart(rule):
-    low = np.float32(0.7)
+@pytest.mark.parametrize("low", [np.float32(0.7), np.nextafter(np.float32(0.7), np.float32(1))], ids=["odd", "even"])
+def test_fit_threshold_neighbours_in_float32_stay_apart(rule, low):
+    """Half-way between two neighbours rounds to the one whose last bit is 0: the lower or the higher one."""
     high = np.nextafter(low, np.float32(1))
     threshold = np.float32(fit([low, high], [0, 1], rule))
     assert low < threshold <= high
