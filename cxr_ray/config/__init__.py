@@ -15,6 +15,7 @@ from cxr_ray.config.fitting import (
 from cxr_ray.config.images import DecodeConfig, GateConfig, ImageKind, LimitsConfig, PreprocessConfig
 from cxr_ray.config.manifest import ManifestConfig, Source, Uncertain
 from cxr_ray.config.nightly import ClusterConfig, DriftConfig, NightlyConfig
+from cxr_ray.config.rule import ThresholdRule
 from cxr_ray.config.scoring import ScanConfig, ScoreConfig
 from cxr_ray.config.section import (
     AnySection,
@@ -27,11 +28,12 @@ from cxr_ray.config.section import (
     without_password,
 )
 from cxr_ray.config.storage import StorageConfig, StoreConfig
-from cxr_ray.config.training import Combination, TrackingConfig, TrainConfig
+from cxr_ray.config.training import CalibrationMethod, Combination, TrackingConfig, TrainConfig
 
 __all__ = [
     "AnySection",
     "AugmentConfig",
+    "CalibrationMethod",
     "ClusterConfig",
     "Combination",
     "ComputeConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "Source",
     "StorageConfig",
     "StoreConfig",
+    "ThresholdRule",
     "TrackingConfig",
     "TrainConfig",
     "Uncertain",

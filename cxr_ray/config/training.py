@@ -1,12 +1,13 @@
 """Settings of one training run: a labelled table in, an ensemble bundle out."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cxr_ray.config.fitting import LARGEST_SEED, AugmentConfig, ComputeConfig, MemberConfig, OptimizeConfig
 from cxr_ray.config.images import DecodeConfig
 from cxr_ray.config.manifest import ManifestConfig
+from cxr_ray.config.rule import ThresholdRule
 from cxr_ray.config.section import Section
 from cxr_ray.config.storage import StorageConfig
 
@@ -23,6 +24,7 @@ class TrackingConfig(Section):
 
 
 Combination = Literal["mean", "vote", "mode"]
+CalibrationMethod = Literal["auto", "platt", "temperature", "isotonic", "keep"]
 
 
 class TrainConfig(Section):
@@ -39,9 +41,25 @@ class TrainConfig(Section):
     combination: Combination = Field(
         "mean", description="`mean` of probabilities (CTP), majority `vote` per finding (PTC-lw), `mode` of label sets."
     )
+    calibration: Literal["auto", "platt", "temperature", "isotonic", "none"] = Field(
+        "platt",
+        description="How each finding's mean probability is calibrated on the validation part; auto: the simplest of"
+        " none, temperature, Platt and isotonic within one standard error of the least cross-validated log loss.",
+    )
+    threshold_rule: str = Field(
+        "f1",
+        description="How thresholds are chosen on the validation part: f1, youden, sensitivity>=0.95, specificity>=0.9,"
+        " alerts<=5 (of a hundred images) or a probability such as 0.5.",
+    )
     seed: int = Field(
         0, ge=0, le=LARGEST_SEED, description="Seed of the split, the weights, the order and the augmentation."
     )
+
+    @field_validator("threshold_rule", mode="before")
+    @classmethod
+    def _rule_exists(cls, value: Any) -> str:
+        # Before the type is checked: YAML reads 0.5 as a number.
+        return str(ThresholdRule.parse(str(value)))
 
     @model_validator(mode="after")
     def _members_differ(self) -> Self:

@@ -20,7 +20,5 @@ class Subject:
     height: int  # of the original film, pixels
     width: int
     labels: NDArray[np.floating[Any]]  # (F,) 1, 0 or NaN
-    lesions: NDArray[np.bool_] | None = (
-        None  # (F, S, S) where each finding is; None unless marked
-    )
+    lesions: NDArray[np.bool_] | None = None  # (F, S, S) where each finding is; None unless marked
     lungs: NDArray[np.bool_] | None = None  # (S, S)

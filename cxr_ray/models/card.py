@@ -20,13 +20,13 @@ _VOTED_RANKS = (
     "AUROC and average precision are of the combined votes, which take few values: they do not compare with those of"
     " probabilities."
 )
-_VOTES = "A member votes for a finding at or above its own threshold, that of its highest F1 on the validation part."
+_VOTES = "A member votes for a finding at or above its own threshold, which the rule in the table below chose."
 # What the value and the threshold of a finding are under each rule of `ensemble.combine_probabilities`.
 _MEANINGS: Mapping[Combination, str] = {
     "mean": (
-        "The probability of a finding is the mean of the members' (CTP), by Platt scaling, sigmoid(slope * logit +"
-        " intercept), calibrated to the prevalence of the validation part. It counts as present at or above its"
-        " threshold, that of the highest F1 there."
+        "The probability of a finding is the mean of the members' (CTP), calibrated to the prevalence of the labelled"
+        " images that the thresholds were chosen on. It counts as present at or above its threshold, which the rule in"
+        " the table below chose."
     ),
     "vote": (
         f"The value of a finding is the share of the members that vote for it (PTC-lw): no probability, and not"
@@ -37,6 +37,11 @@ _MEANINGS: Mapping[Combination, str] = {
         f" no probability, and not calibrated. {_VOTES}"
     ),
 }
+_CALIBRATIONS = (
+    "Calibration: `platt` is sigmoid(slope * logit + intercept), with the slope and the intercept; `temperature` the"
+    " same with a slope alone; `isotonic` a rising curve between the knots in ensemble.json, on whose level pieces"
+    " images become equal; `identity` changes nothing."
+)
 
 Interval = tuple[float, float, float]  # value, and the lower and upper bound of its 95 % interval; NaN undefined
 
@@ -91,6 +96,23 @@ def model_card(spec: EnsembleSpec, facts: CardFacts) -> str:
         *(_result(result, spec) for result in facts.results),
         _thresholds(spec, facts),
         _origin(spec, facts),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def recalibrated_card(spec: EnsembleSpec, *, story: str, rows: Sequence[Sequence[str]], former: str) -> str:
+    """The card of a bundle whose calibration and thresholds were fitted anew: what changed, then the `former` card.
+
+    `story` says on what it was fitted and measured; `rows` are the table of its figures, the first one its head.
+    """
+    older = "\n".join(f"#{line}" if line.startswith("#") else line for line in former.splitlines())
+    sections = (
+        _head(spec),
+        f"## Recalibration\n\n{story}\n\n{_table(rows[0], rows[1:])}",
+        _thresholds(spec, CardFacts()),
+        "## Before the recalibration\n\nThe members are those of the card below. Its intended use and limits hold; its"
+        " digest, results, thresholds and calibration are those before the recalibration.",
+        older,
     )
     return "\n\n".join(sections) + "\n"
 
@@ -180,30 +202,27 @@ def _views(facts: CardFacts) -> str:
 
 
 def _thresholds(spec: EnsembleSpec, facts: CardFacts) -> str:
-    """Thresholds, the calibration, and its error before and after, on the last part that was measured."""
-    last = facts.results[-1] if facts.results else None
-    unknown = (math.nan,) * len(spec.findings)
-    before, after = (last.error_before, last.error_after) if last else (unknown, unknown)
-    columns: dict[str, Sequence[float]] = {"threshold": spec.thresholds}
+    """Thresholds, their rules, the calibration, and its error before and after on the last part that was measured."""
+    columns: dict[str, Sequence[str]] = {
+        "threshold": _numbers(spec.thresholds),
+        "rule": [spec.threshold_rules.get(finding, "-") for finding in spec.findings],
+    }
     if spec.combination == "mean":
-        columns |= {"slope": spec.calibration.slopes, "intercept": spec.calibration.intercepts}
-        columns |= {"ECE before": before, "ECE after": after}
+        columns |= {"calibration": [scaling.words() for scaling in spec.calibration.scalings]}
     else:
-        columns |= {f"threshold of {name}": row for name, row in zip(spec.members, spec.member_thresholds, strict=True)}
-        columns |= {"ECE": after}
-    rows = [
-        (name, *(_number(column[number], 3) for column in columns.values()))
-        for number, name in enumerate(spec.findings)
-    ]
-    part = f" on the {last.part} part" if last else ""
-    fitted = ", to which all this was fitted: it is too small" if last and last.part == _FITTED else ""
-    return f"""## Thresholds and calibration
-
-{_MEANINGS[spec.combination]}
-
-ECE{part}{fitted}: the expected calibration error in ten bins of equal count.
-
-{_table(("finding", *columns), rows)}"""
+        pairs = zip(spec.members, spec.member_thresholds, strict=True)
+        columns |= {f"threshold of {name}": _numbers(row) for name, row in pairs}
+    said = [_MEANINGS[spec.combination], *([_CALIBRATIONS] if spec.combination == "mean" else [])]
+    if facts.results:
+        last = facts.results[-1]
+        fitted = ", to which all this was fitted: it is too small" if last.part == _FITTED else ""
+        said.append(f"ECE on the {last.part} part{fitted}: the expected calibration error in ten bins of equal count.")
+        if spec.combination == "mean":
+            columns |= {"ECE before": _numbers(last.error_before), "ECE after": _numbers(last.error_after)}
+        else:
+            columns |= {"ECE": _numbers(last.error_after)}
+    rows = list(zip(spec.findings, *columns.values(), strict=True))
+    return "\n\n".join(["## Thresholds and calibration", *said, _table(("finding", *columns), rows)])
 
 
 def _origin(spec: EnsembleSpec, facts: CardFacts) -> str:
@@ -229,6 +248,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _numbers(values: Sequence[float]) -> list[str]:
+    """Numbers with three digits."""
+    return [_number(value, 3) for value in values]
 
 
 def _interval(value: Interval) -> str:

@@ -5,8 +5,9 @@ model card) and golden/ (a reference model input and the logits it must give). S
 S input side, G heat-map grid. Knows no Ray, no score table and no image formats.
 """
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -49,13 +50,19 @@ class EnsembleSpec:
     def digest(self) -> str:
         """Digest of weights, findings, combination, calibration, thresholds, grid and preprocessing."""
         values = {name: getattr(self, name) for name in _DIGESTED}
-        return digest_of({**values, "calibration": asdict(self.calibration), "preprocess": self.preprocess_digest})
+        return digest_of({**values, "calibration": self.calibration.to_dict(), "preprocess": self.preprocess_digest})
+
+    @property
+    def threshold_rules(self) -> dict[str, str]:
+        """Finding -> the rule that set its threshold; one that is not named has the default of 0.5."""
+        rules: dict[str, str] = self.training.get("threshold_rules", dict.fromkeys(self.findings, "f1"))
+        return rules
 
     def to_json(self) -> str:
         """ensemble.json, with its digests and the version that wrote it."""
         values = {name: getattr(self, name) for name in (*_DIGESTED, "training")}
         derived = {"digest": self.digest, "preprocess_digest": self.preprocess_digest, "version": __version__}
-        sections = {"calibration": asdict(self.calibration), "preprocess": self.preprocess.model_dump()}
+        sections = {"calibration": self.calibration.to_dict(), "preprocess": self.preprocess.model_dump()}
         return json.dumps({**values, **sections, **derived}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -68,7 +75,7 @@ class EnsembleSpec:
                 members=tuple(values["members"]),
                 weights=tuple(values["weights"]),
                 combination=values["combination"],
-                calibration=Calibration(**{key: tuple(value) for key, value in values["calibration"].items()}),
+                calibration=Calibration.from_dict(values["calibration"]),
                 thresholds=tuple(values["thresholds"]),
                 member_thresholds=tuple(tuple(row) for row in values["member_thresholds"]),
                 grid=values["grid"],
@@ -232,6 +239,39 @@ def save_bundle(bundle: str, spec: EnsembleSpec, *, card: str, golden: np.ndarra
     storage.put(storage.join(bundle, "golden", "scores.json"), json.dumps(expected, indent=2).encode())
     storage.put(storage.join(bundle, "README.md"), card.encode())
     storage.put(storage.join(bundle, "ensemble.json"), spec.to_json().encode())
+
+
+def derive_bundle(source: str, target: str, spec: EnsembleSpec, *, card: str) -> None:
+    """Write the bundle `source` with another spec and card to `target`, ensemble.json last; the weights are copied.
+
+    Raises:
+        ConfigError: Something is at `target` that no interrupted copy leaves there.
+        BundleError: A member of `source` is missing or has other weights.
+    """
+    target = storage.absolute(target)
+    ours = tuple(storage.join(target, folder) + "/" for folder in ("members", "golden"))
+    for item in storage.list_objects(target, missing_ok=True):
+        if not item.uri.startswith(ours):
+            raise ConfigError(f"{target} holds {item.uri} already; choose another --output for the new bundle.")
+    for name, digest in zip(spec.members, spec.weights, strict=True):
+        _copy(source, target, "members", name, "model.safetensors", sha256=digest)
+        _copy(source, target, "members", name, "member.json")
+    _copy(source, target, "golden", "reference.raw")
+    _copy(source, target, "golden", "scores.json")
+    storage.put(storage.join(target, "README.md"), card.encode())
+    storage.put(storage.join(target, "ensemble.json"), spec.to_json().encode())
+
+
+def _copy(source: str, target: str, *parts: str, sha256: str | None = None) -> None:
+    """Copy one object of a bundle; raises BundleError when it is gone or its digest differs."""
+    uri = storage.join(source, *parts)
+    try:
+        data = storage.get(uri)
+    except StorageError as error:
+        raise BundleError(f"{source} is incomplete: {error.detail} Copy the whole bundle again.") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{uri} has other weights than the ensemble was made of; copy it again.")
+    storage.put(storage.join(target, *parts), data)
 
 
 def _check_golden(ensemble: Ensemble, bundle: str) -> None:

@@ -15,16 +15,17 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from cxr_ray import storage
-from cxr_ray.config import TrainConfig
+from cxr_ray.config import CalibrationMethod, ThresholdRule, TrainConfig
 from cxr_ray.labels.manifest import Manifest
 from cxr_ray.labels.split import PARTS
 from cxr_ray.models import ensemble, heatmaps, member
-from cxr_ray.models.calibration import Calibration, fit_platt, fit_thresholds
+from cxr_ray.models.calibration import Calibration
 from cxr_ray.models.card import PartResult, model_card
 from cxr_ray.models.ensemble import EnsembleSpec
 from cxr_ray.models.member import MemberSpec
+from cxr_ray.models.refit import combined, labelled_enough, refit
 from cxr_ray.training.cache import ModelInputs, open_part
-from cxr_ray.training.results import card_facts, part_result, readable
+from cxr_ray.training.results import card_facts, part_result, patients_of, readable
 from cxr_ray.training.state import State
 from cxr_ray.training.validation import macro_auroc
 
@@ -83,7 +84,7 @@ def assemble(
     read = readable(manifest, [open_part(cache, part) for part in PARTS])
     logits = np.stack([np.load(io.BytesIO(storage.get(job.logits("validation")))) for job in jobs])
     saved, grid = _save_members(jobs, bundle)
-    spec, combined = calibrate(
+    spec, probabilities = calibrate(
         torch.from_numpy(logits),
         validation.labels,
         EnsembleSpec(
@@ -100,15 +101,19 @@ def assemble(
                 "manifest_digest": manifest.digest,
                 "images": [int(count) for count in read.counts()["images"]],
                 "settings": portable_settings(config),
+                "threshold_rules": {},
             },
         ),
+        patients=patients_of(manifest, validation),
+        method="keep" if config.calibration == "none" else config.calibration,
+        rule=ThresholdRule.parse(config.threshold_rule),
     )
     results = [_measure(spec, jobs, manifest, cache, part) for part in ("validation", "test")]
     unreadable = len(manifest.frame) - len(read.frame)
     facts = card_facts(config, read, [result for result in results if result is not None], unreadable=unreadable)
     card = model_card(spec, facts)
     ensemble.save_bundle(bundle, spec, card=card, golden=_golden(validation))
-    return spec, macro_auroc(validation.labels, combined)
+    return spec, macro_auroc(validation.labels, probabilities)
 
 
 def _measure(spec: EnsembleSpec, jobs: Sequence[Job], manifest: Manifest, cache: str, part: str) -> PartResult | None:
@@ -160,19 +165,28 @@ def _save_members(jobs: Sequence[Job], bundle: str) -> tuple[list[MemberSpec], i
 
 
 def calibrate(
-    logits: torch.Tensor, labels: npt.NDArray[np.float32], spec: EnsembleSpec
+    logits: torch.Tensor,
+    labels: npt.NDArray[np.float32],
+    spec: EnsembleSpec,
+    *,
+    patients: Sequence[str],
+    method: CalibrationMethod,
+    rule: ThresholdRule,
 ) -> tuple[EnsembleSpec, npt.NDArray[np.float32]]:
     """`spec` with thresholds and calibration fitted to validation logits (M, N, F) and labels (N, F).
 
-    Also returns the calibrated probabilities (N, F). Members' thresholds are fitted to their own probabilities, the
-    ensemble's to the combined and calibrated ones. A voting rule keeps its votes as they are.
+    Also returns the calibrated probabilities (N, F). A finding that the part has not enough labels of stays as it is.
     """
     truth = labels.astype(np.float64)
-    members = torch.sigmoid(logits.double()).numpy()
-    voted = replace(spec, member_thresholds=tuple(fit_thresholds(row, truth) for row in members))
-    raw = ensemble.combine(logits, voted).probabilities.double().numpy()
-    scaled = replace(voted, calibration=fit_platt(raw, truth)) if spec.combination == "mean" else voted
-    probabilities = ensemble.combine(logits, scaled).probabilities.numpy()
-    if spec.combination != "mean":
-        return scaled, probabilities
-    return replace(scaled, thresholds=fit_thresholds(probabilities.astype(np.float64), truth)), probabilities
+    members = torch.sigmoid(logits.float())
+    _, owners = np.unique(np.asarray(patients), return_inverse=True)
+    fitted = refit(
+        spec,
+        members,
+        truth,
+        patients=owners,
+        method=method,
+        rules=(rule,) * len(spec.findings),
+        enough=labelled_enough(truth, 1),
+    ).spec
+    return fitted, combined(fitted, members).numpy()

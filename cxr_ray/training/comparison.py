@@ -21,7 +21,8 @@ from cxr_ray.config import LossConfig, TrainConfig, parse, read_yaml
 from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.metrics import finding_metrics
 from cxr_ray.labels.manifest import Manifest, read_manifest
-from cxr_ray.models.calibration import calibration_errors, fit_thresholds
+from cxr_ray.models.calibration import calibration_errors
+from cxr_ray.models.thresholds import fit_thresholds
 from cxr_ray.training.cache import ModelInputs, open_part
 from cxr_ray.training.decoding import decode_once
 from cxr_ray.training.rehearsal import Rehearsal, rehearse

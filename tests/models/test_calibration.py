@@ -1,11 +1,17 @@
-"""Calibration and thresholds against scikit-learn and brute force."""
+"""Calibration against scikit-learn and known truths."""
+
+import json
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, roc_auc_score
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
 
-from cxr_ray.models.calibration import Calibration, fit_platt, fit_thresholds
+from cxr_ray.models.calibration import Calibration, Scaling, fit_platt, fit_scaling, log_losses
 
 
 def labelled(num_images: int = 400, num_findings: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -78,19 +84,99 @@ def test_calibration_identity_keeps_probabilities():
     torch.testing.assert_close(Calibration.identity(5).apply(probabilities), probabilities, atol=1e-5, rtol=0)
 
 
-def test_fit_thresholds_best_f1_equals_brute_force():
-    probabilities, labels = labelled()
-    for finding, threshold in enumerate(fit_thresholds(probabilities, labels)):
-        rows = ~np.isnan(labels[:, finding])
-        truth, values = labels[rows, finding], probabilities[rows, finding]
-        best = max(f1_score(truth, values >= candidate) for candidate in np.unique(values))
-        assert f1_score(truth, values >= threshold) == pytest.approx(best)
+def applied(scaling: Scaling, values: np.ndarray) -> np.ndarray:
+    return Calibration.of([scaling]).apply(torch.from_numpy(values)[:, None])[:, 0].numpy()
 
 
-def test_fit_thresholds_lies_between_images():
-    found = fit_thresholds(np.array([[0.1], [0.4], [0.8], [0.9]]), np.array([[0.0], [0.0], [1.0], [1.0]]))
-    assert found == pytest.approx([0.6])
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 4.0])
+def test_fit_scaling_temperature_is_scikit_learns_regression_without_intercept(factor):
+    logits = np.random.default_rng(0).normal(-1.0, 1.5, 400)
+    labels = (np.random.default_rng(1).random(400) < 1 / (1 + np.exp(-2 * logits))).astype(float)
+    found = fit_scaling("temperature", 1 / (1 + np.exp(-factor * logits)), labels)
+    reference = LogisticRegression(C=10.0 / np.mean(logits**2), fit_intercept=False, tol=1e-8).fit(
+        logits[:, None], labels
+    )
+    assert found.slope * factor == pytest.approx(float(reference.coef_[0, 0]), rel=1e-4)
+    assert (found.method, found.intercept) == ("temperature", 0.0)
 
 
-def test_fit_thresholds_one_class_is_one_half():
-    assert fit_thresholds(np.array([[0.1], [0.9]]), np.array([[0.0], [np.nan]])) == (0.5,)
+def test_fit_scaling_temperature_of_separable_classes_stays_finite():
+    labels = np.repeat([0.0, 1.0], 20)
+    found = fit_scaling("temperature", np.where(labels == 1, 0.6, 0.4), labels)
+    logits = np.where(labels == 1, 1.0, -1.0)[:, None]
+    reference = LogisticRegression(C=10.0, fit_intercept=False, tol=1e-8).fit(logits, labels).coef_[0, 0]
+    assert found.slope * np.log(1.5) == pytest.approx(reference, rel=1e-4)
+
+
+def test_fit_scaling_isotonic_is_scikit_learns_between_platts_targets():
+    probabilities, labels = labelled(700, 1)
+    rows = ~np.isnan(labels[:, 0])
+    reference = IsotonicRegression(out_of_bounds="clip").fit(probabilities[rows, 0], labels[rows, 0])
+    positives = labels[rows, 0].sum()
+    low, high = 1 / (rows.sum() - positives + 2), (positives + 1) / (positives + 2)
+    new = np.linspace(0, 1, 501)
+    found = applied(fit_scaling("isotonic", probabilities[:, 0], labels[:, 0]), new)
+    plain = reference.predict(new)
+    middle = (plain > 0.05) & (plain < 0.95)
+    assert middle.sum() > 20
+    np.testing.assert_allclose(found[middle], plain[middle], atol=1e-12)
+    assert (found.min(), found.max()) == pytest.approx((low, high))
+
+
+def test_fit_scaling_isotonic_makes_ties():
+    probabilities, labels = labelled(700, 1)
+    found = applied(fit_scaling("isotonic", probabilities[:, 0], labels[:, 0]), probabilities[:, 0])
+    assert len(np.unique(found)) < len(np.unique(probabilities)) / 3
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt", "isotonic"])
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 0], [np.nan] * 6, [1, 1, 1, 0, 0, 0], [0, 1, np.nan, np.nan, np.nan, 1]],
+    ids=["one positive", "one negative", "not stated", "reversed", "one of a class stated"],
+)
+def test_fit_scaling_what_teaches_nothing_is_none(method, labels):
+    assert fit_scaling(method, np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9]), np.array(labels, float)) is None
+
+
+_UNIT = st.floats(0, 1, width=32)
+_SCALINGS = st.one_of(
+    st.builds(Scaling, slope=st.floats(0.01, 100), intercept=st.floats(-5, 5)),
+    st.lists(st.tuples(_UNIT, _UNIT), min_size=2, unique_by=lambda knot: knot[0]).map(
+        lambda knots: Scaling(knots=tuple(zip(*map(sorted, zip(*knots, strict=True)), strict=True)))
+    ),
+)
+
+
+@given(_SCALINGS, st.lists(_UNIT, min_size=2))
+def test_calibration_any_scaling_is_monotone_and_inside_0_and_1(scaling, values):
+    found = applied(scaling, np.sort(np.array(values, np.float32)))
+    assert (np.diff(found) >= 0).all()
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+@given(_SCALINGS.filter(lambda scaling: bool(scaling.knots)), st.lists(_UNIT, min_size=1))
+def test_calibration_curve_is_numpys_interpolation(scaling, values):
+    x, y = zip(*scaling.knots, strict=True)
+    found = applied(scaling, np.array(values, np.float64))
+    np.testing.assert_allclose(found, np.interp(values, x, y), atol=1e-9)
+
+
+def test_calibration_methods_side_by_side_each_keep_to_their_finding():
+    curve = Scaling(knots=((0.2, 0.1), (0.6, 0.9)))
+    scalings = (Scaling(), Scaling(2.0), Scaling(1.5, -0.5), curve)
+    calibration = Calibration.of(scalings)
+    found = calibration.apply(torch.full((3, 2, 4), 0.4, dtype=torch.float64))
+    expected = [0.4, 0.16 / 0.52, 1 / (1 + np.exp(-(1.5 * np.log(0.4 / 0.6) - 0.5))), 0.5]
+    np.testing.assert_allclose(found, np.broadcast_to(expected, (3, 2, 4)))
+    assert [item.method for item in calibration.scalings] == ["identity", "temperature", "platt", "isotonic"]
+    assert calibration.scalings == scalings
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def test_log_losses_mean_is_scikit_learns():
+    probabilities, labels = labelled(300, 1)
+    rows = ~np.isnan(labels[:, 0])
+    found = log_losses(probabilities[:, 0], labels[:, 0])
+    assert np.isnan(found[~rows]).all()
+    assert found[rows].mean() == pytest.approx(log_loss(labels[rows, 0], probabilities[rows, 0]))

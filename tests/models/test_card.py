@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cxr_ray.models.calibration import Calibration, calibration_errors
-from cxr_ray.models.card import CardFacts, FindingResult, PartResult, model_card
+from cxr_ray.models.card import CardFacts, FindingResult, PartResult, model_card, recalibrated_card
 from cxr_ray.models.ensemble import EnsembleSpec
 from tests.conftest import PREPROCESS
 
@@ -49,8 +49,8 @@ FACTS = CardFacts(
         "| Mass | 48 | 12 | 4.50 |",
         "| Mass | 12 of 300 | 0.812 (0.700 to 0.900) | 0.500 (0.400 to 0.600) | 0.250 (- to -) |",
         "| Hernia | 0 of 300 | - | - | - |",
-        "| Mass | 0.375 | 1.250 | -0.500 | 0.250 | 0.125 |",
-        "| Hernia | 0.500 | 1.000 | 0.000 | 0.500 | - |",
+        "| Mass | 0.375 | f1 | platt 1.250 -0.500 | 0.250 | 0.125 |",
+        "| Hernia | 0.500 | f1 | identity | 0.500 | - |",
         "## Results on the validation part",
         "## Results on the test part",
         "| **patients** | 600 | 150 |  |",
@@ -114,10 +114,30 @@ def test_model_card_voting_rules_have_no_calibration_and_the_members_thresholds(
     card = model_card(replace(SPEC, combination=combination, member_thresholds=members), FACTS)
     assert words in card
     assert "no probability, and not calibrated" in card
-    assert "Platt" not in card
-    assert "| finding | threshold | threshold of a | threshold of b | threshold of c | ECE |" in card
-    assert "| Mass | 0.375 | 0.250 | 0.500 | 0.750 | 0.125 |" in card
+    assert "platt" not in card
+    assert "| finding | threshold | rule | threshold of a | threshold of b | threshold of c | ECE |" in card
+    assert "| Mass | 0.375 | f1 | 0.250 | 0.500 | 0.750 | 0.125 |" in card
     assert "of the combined votes, which take few values" in card
+
+
+def test_model_card_rules_are_those_that_set_the_thresholds():
+    rules = {"threshold_rules": {"Mass": "sensitivity>=0.95"}}
+    card = model_card(replace(SPEC, training=rules, calibration=Calibration((1.25, 1.0), (0.0, 0.0))), CardFacts())
+    assert "| Mass | 0.375 | sensitivity>=0.95 | temperature 1.250 |" in card
+    assert "| Hernia | 0.500 | - | identity |" in card
+
+
+def test_recalibrated_card_tells_the_new_figures_before_the_former_card():
+    former, new = model_card(SPEC, FACTS), replace(SPEC, thresholds=(0.25, 0.5))
+    rows = [("finding", "Brier before, after"), ("Mass", "0.2, 0.1")]
+    card = recalibrated_card(new, story="Recalibrated on 40 images.", rows=rows, former=former)
+    assert card.startswith(f"# Ensemble {new.digest}\n")
+    assert "Recalibrated on 40 images.\n\n| finding | Brier before, after |\n| --- | --- |\n| Mass | 0.2, 0.1 |" in card
+    assert (
+        card.index("| Mass | 0.250 | f1 |") < card.index(f"## Ensemble {SPEC.digest}") < card.index("| Mass | 0.375 |")
+    )
+    assert "### Intended use and limits" in card
+    assert [line for line in card.splitlines() if line.startswith("# ")] == [f"# Ensemble {new.digest}"]
 
 
 def test_model_card_without_facts_is_still_a_card():

@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from cxr_ray.config import digest_of
 from cxr_ray.errors import BundleError, ConfigError
-from cxr_ray.models.calibration import Calibration
-from cxr_ray.models.ensemble import choose_device, combine, combine_probabilities, load_ensemble, load_ensemble_spec
+from cxr_ray.models.calibration import Calibration, Scaling
+from cxr_ray.models.ensemble import (
+    EnsembleSpec,
+    choose_device,
+    combine,
+    combine_probabilities,
+    derive_bundle,
+    load_ensemble,
+    load_ensemble_spec,
+)
 from tests.models.test_heatmaps import reference_maps
 
 
@@ -140,6 +149,64 @@ def test_digest_anything_that_changes_a_score_changes_it(bundle):
     ]
     assert len({spec.digest, *(other.digest for other in others)}) == 6
     assert replace(spec, training={"note": 1}).digest == spec.digest
+
+
+OLD_CALIBRATION = '{"intercepts": [-0.25, 0.0, 0.5, 0.0, 0.125], "slopes": [0.75, 1.0, 1.5, 1.0, 0.5]}'
+
+
+def test_from_json_bundle_of_before_isotonic_keeps_its_digest_and_text(copied):
+    path = copied / "ensemble.json"
+    values = json.loads(path.read_text()) | {"calibration": json.loads(OLD_CALIBRATION)}
+    digested = (
+        "findings",
+        "members",
+        "weights",
+        "combination",
+        "thresholds",
+        "member_thresholds",
+        "grid",
+        "calibration",
+    )
+    values["digest"] = digest_of({**{key: values[key] for key in digested}, "preprocess": values["preprocess_digest"]})
+    path.write_text(json.dumps(values))
+    spec = load_ensemble_spec(str(copied))
+    assert spec.digest == values["digest"]
+    assert json.loads(spec.to_json())["calibration"] == json.loads(OLD_CALIBRATION)
+    assert [item.method for item in spec.calibration.scalings] == ["platt", "identity"] * 2 + ["platt"]
+    assert spec.threshold_rules == dict.fromkeys(spec.findings, "f1")
+
+
+def test_derive_bundle_scores_with_the_new_calibration_and_the_old_weights(bundle, tmp_path):
+    old = load_ensemble(bundle)
+    curve = Scaling(knots=((0.1, 0.2), (0.9, 0.3)))
+    spec = replace(old.spec, calibration=Calibration.of([curve, *old.spec.calibration.scalings[1:]]))
+    assert spec.digest != old.spec.digest
+    derive_bundle(bundle, str(tmp_path / "new"), spec, card="# new")
+    new = load_ensemble(str(tmp_path / "new"))
+    assert new.spec == EnsembleSpec.from_json(spec.to_json().encode(), source="-") == spec
+    images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
+    before, after = (item.score(images, with_heatmaps=False) for item in (old, new))
+    assert torch.equal(before.member_probabilities, after.member_probabilities)
+    expected = np.interp(before.probabilities[:, 0], [0.1, 0.9], [0.2, 0.3])
+    np.testing.assert_allclose(after.probabilities[:, 0], expected, atol=1e-6)
+
+
+def test_derive_bundle_goes_on_after_an_interrupted_copy_but_overwrites_nothing(bundle, tmp_path, copied):
+    target = tmp_path / "new"
+    shutil.copytree(copied / "members" / "a", target / "members" / "a")
+    spec = load_ensemble_spec(bundle)
+    derive_bundle(bundle, str(target), spec, card="# new")
+    assert load_ensemble(str(target)).spec == spec
+    (target / "ensemble.json").unlink()
+    with pytest.raises(ConfigError, match=r"README\.md already; choose another --output"):
+        derive_bundle(bundle, str(target), spec, card="# newer")
+
+
+def test_derive_bundle_spoilt_weights_are_not_passed_on(copied, tmp_path):
+    path = copied / "members" / "b" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match="has other weights than the ensemble was made of"):
+        derive_bundle(str(copied), str(tmp_path / "new"), load_ensemble_spec(str(copied)), card="")
 
 
 def test_choose_device_cuda_where_there_is_none_is_refused():

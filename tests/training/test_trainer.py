@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cxr_ray.config import TrackingConfig, TrainConfig, parse
+from cxr_ray.config import ThresholdRule, TrackingConfig, TrainConfig, parse
 from cxr_ray.errors import ConfigError, ManifestError
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.training.assembly import calibrate
@@ -240,14 +240,15 @@ def test_calibrate_thresholds_and_probabilities_fit_the_labels():
         grid=4,
         preprocess=PREPROCESS,
     )
-    fitted, probabilities = calibrate(logits, labels, spec)
+    settings = {"patients": [str(i) for i in range(300)], "method": "platt", "rule": ThresholdRule()}
+    fitted, probabilities = calibrate(logits, labels, spec, **settings)
     stated = ~np.isnan(labels[:, 1])
     assert probabilities[stated, 1].mean() == pytest.approx(labels[stated, 1].mean(), abs=0.02)
     for finding in range(2):
         rows = ~np.isnan(labels[:, finding])
         called = probabilities[rows, finding] >= fitted.thresholds[finding]
         assert (called == labels[rows, finding]).mean() > 0.95
-    vote, shares = calibrate(logits, labels, EnsembleSpec(**{**_fields(spec), "combination": "vote"}))
+    vote, shares = calibrate(logits, labels, EnsembleSpec(**{**_fields(spec), "combination": "vote"}), **settings)
     assert vote.thresholds == half
     assert set(np.unique(np.rint(shares * 3))) <= {0, 1, 2, 3}
     np.testing.assert_allclose(shares * 3, np.rint(shares * 3), atol=1e-5)
