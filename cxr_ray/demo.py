@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_ray.config import (
@@ -26,9 +24,10 @@ from cxr_ray.config import (
 )
 from cxr_ray.evaluation.cohort import Evaluation, evaluate_scores
 from cxr_ray.evaluation.localisation import pointing_game
+from cxr_ray.evaluation.masks import ColumnMasks
 from cxr_ray.evaluation.metrics import macro
 from cxr_ray.evaluation.report import write_report
-from cxr_ray.images.phantom import FINDINGS, read_masks, write_archive
+from cxr_ray.images.phantom import FINDINGS, write_archive
 from cxr_ray.scoring.run import RunResult, score
 from cxr_ray.scoring.table import read_scores
 from cxr_ray.training.trainer import TrainResult, train
@@ -140,7 +139,7 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
     evaluation = evaluate_scores(run.output, str(worklist), ensemble_digest=run.ensemble_digest)
     scores, contract = read_scores(run.output, wanted=["uri", "findings"], ensemble_digest=run.ensemble_digest)
     localisation = pointing_game(
-        scores, evaluation.truth, _Masks(manifest), findings=contract.findings, thresholds=contract.thresholds
+        scores, evaluation.truth, ColumnMasks(str(manifest)), findings=contract.findings, thresholds=contract.thresholds
     )
     report = output / "report.html"
     write_report(
@@ -151,17 +150,3 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
         title="cxr-ray demo: phantom radiographs",
     )
     return DemoResult(training, run, evaluation, localisation, report, time.monotonic() - started)
-
-
-class _Masks:
-    """Lesion masks of the phantom archive by uri."""
-
-    def __init__(self, manifest: Path) -> None:
-        table = pd.read_csv(manifest)
-        names = zip(table["uri"], table["masks"], strict=True)
-        self._paths = {str(manifest.parent / uri): manifest.parent / mask for uri, mask in names}
-
-    def __call__(self, uri: str) -> npt.NDArray[np.bool_] | None:
-        """Masks (F, H, W) of one image, None for an unknown one."""
-        path = self._paths.get(uri)
-        return None if path is None else read_masks(path)

@@ -4,6 +4,7 @@ Each section is frozen, refuses unknown keys and is handed down alone (`preproce
 not the whole). Sections cross into Ray workers as `model_dump()` and are stored beside each result.
 """
 
+from cxr_ray.config.audit import AuditConfig
 from cxr_ray.config.fitting import (
     AugmentConfig,
     ComputeConfig,
@@ -32,6 +33,7 @@ from cxr_ray.config.training import CalibrationMethod, Combination, TrackingConf
 
 __all__ = [
     "AnySection",
+    "AuditConfig",
     "AugmentConfig",
     "CalibrationMethod",
     "ClusterConfig",

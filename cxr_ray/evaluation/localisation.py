@@ -1,10 +1,10 @@
-"""Do heat maps point at the lesion: the pointing game.
+"""Do the stored heat maps point at the lesion: the pointing game on the score table alone.
 
 Reads the `findings` column of the score table and masks from a callable, so it knows no file format and no pixels.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,75 +16,78 @@ from cxr_ray.evaluation.metrics import at_or_above
 from cxr_ray.labels.findings import PRESENT
 
 ALL_FINDINGS = "(all findings)"  # no finding may begin with a bracket, so the name is free
-Masks = Callable[[str], NDArray[np.bool_] | None]
+Masks = Callable[[str], Mapping[str, NDArray[np.bool_]]]
 
 
-def pointing_game(
-    scores: pa.Table, truth: pd.DataFrame, masks: Masks, *, findings: Sequence[str], thresholds: Sequence[float]
-) -> pd.DataFrame:
-    """Share of true positives whose heat-map peak lies in the lesion: one row per finding, then `ALL_FINDINGS`.
+def located(scores: pa.Table, truth: pd.DataFrame, masks: Masks, *, findings: Sequence[str]) -> NDArray[np.float64]:
+    """Whether the peak of each stored heat map lies in the lesion: (N, F) 1, 0 or NaN, in the order of `scores`.
 
-    A true positive has label 1, a probability at or above the threshold, a heat map and a mask with at least one
-    pixel. A map that is zero everywhere has no peak and misses. Columns: num_true_positives, num_hits, rate (NaN
-    without true positives).
+    NaN where the label is not 1, no heat map is stored, or no pixel is marked. A map that is zero everywhere has no
+    peak: 0.
 
     Source: Zhang et al. 2018, Top-down neural attention by excitation backprop, section 4.2; without their tolerance
     of 15 pixels.
 
     Args:
         scores: Rows of the score table with `uri` and `findings`.
-        truth: Labels 1, 0 or NaN; index uri, one column per finding.
-        masks: uri -> (F, H, W) bool in original pixels and the order of `findings`, or None where there is none.
+        truth: Labels 1, 0 or NaN; index uri, a column for each finding it knows.
+        masks: uri -> {finding: (H, W) bool} in original pixels; empty where nothing is marked.
         findings: F names.
-        thresholds: F thresholds.
-
-    Raises:
-        ValueError: A mask is not (F, H, W).
     """
-    hits: dict[str, list[bool]] = {finding: [] for finding in findings}
-    positives = {finding: set(truth.index[truth[finding] == PRESENT]) for finding in findings}
-    limits = dict(zip(findings, thresholds, strict=True))
-    for uri, reported in _with_maps(scores):
+    hits = np.full((scores.num_rows, len(findings)), np.nan)
+    numbers = {finding: number for number, finding in enumerate(findings)}
+    positives = {name: set(truth.index[truth[name] == PRESENT]) for name in findings if name in truth.columns}
+    for row, (uri, reported) in enumerate(_reported(scores)):
         true = [
-            found
-            for found in reported
-            if uri in positives[found["finding"]] and at_or_above(found["probability"], limits[found["finding"]])
+            found for found in reported if found["heatmap"] is not None and uri in positives.get(found["finding"], ())
         ]
-        lesions = masks(uri) if true else None
-        if lesions is None:
-            continue
-        if lesions.ndim != 3 or len(lesions) != len(findings):
-            raise ValueError(f"the mask of {uri} has shape {lesions.shape}, not ({len(findings)}, H, W)")
+        lesions = masks(uri) if true else {}
         for found in true:
-            lesion = lesions[findings.index(found["finding"])]
-            if lesion.any():
-                hits[found["finding"]].append(_contains(lesion, found["peak_row"], found["peak_column"]))
-    return _frame(hits)
+            lesion = lesions.get(found["finding"])
+            if lesion is not None and lesion.any():
+                inside = contains(lesion, found["peak_row"], found["peak_column"])
+                hits[row, numbers[found["finding"]]] = float(inside)
+    return hits
 
 
-def _with_maps(scores: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Uri and reported findings with a heat map of each row, batch by batch: not all maps become objects at once."""
-    for batch in scores.select(["uri", "findings"]).to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            yield row["uri"], [found for found in row["findings"] or [] if found["heatmap"] is not None]
+def pointing_game(
+    scores: pa.Table, truth: pd.DataFrame, masks: Masks, *, findings: Sequence[str], thresholds: Sequence[float]
+) -> pd.DataFrame:
+    """Share of true positives that are `located`: one row per finding, then `ALL_FINDINGS`.
+
+    A true positive has label 1, a probability at or above the threshold, a heat map and a marked lesion. Columns:
+    num_true_positives, num_hits, rate (NaN without true positives). Arguments as of `located`, and F thresholds.
+    """
+    hits = located(scores, truth, masks, findings=findings)
+    probabilities = np.full(hits.shape, np.nan)
+    for row, (_, reported) in enumerate(_reported(scores)):
+        for found in reported:
+            probabilities[row, list(findings).index(found["finding"])] = found["probability"]
+    counted = np.where(at_or_above(probabilities, thresholds), hits, np.nan)
+    return _frame({finding: counted[:, number] for number, finding in enumerate(findings)})
 
 
-def _contains(lesion: NDArray[np.bool_], row: float | None, column: float | None) -> bool:
+def contains(lesion: NDArray[np.bool_], row: float | None, column: float | None) -> bool:
     """Whether the pixel under (row, column) is set; pixel i covers [i, i + 1), and outside the image nothing is set."""
     if row is None or column is None or not (0 <= row < lesion.shape[0] and 0 <= column < lesion.shape[1]):
         return False
     return bool(lesion[math.floor(row), math.floor(column)])
 
 
-def _frame(hits: dict[str, list[bool]]) -> pd.DataFrame:
-    """Counts and rates per finding and over all of them."""
-    every = {**hits, ALL_FINDINGS: [hit for found in hits.values() for hit in found]}
-    rows = [
-        {
-            "num_true_positives": len(found),
-            "num_hits": sum(found),
-            "rate": sum(found) / len(found) if found else float("nan"),
-        }
-        for found in every.values()
-    ]
+def _reported(scores: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Uri and reported findings of each row, batch by batch: not all maps become objects at once."""
+    for batch in scores.select(["uri", "findings"]).to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            yield row["uri"], row["findings"] or []
+
+
+def _frame(hits: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """Counts and rates per finding and over all of them; NaN is not counted."""
+    every = {**hits, ALL_FINDINGS: np.concatenate(list(hits.values()))}
+    rows = []
+    for found in every.values():
+        number, inside = int((~np.isnan(found)).sum()), int(np.nansum(found))
+        rows.append(
+            {"num_true_positives": number, "num_hits": inside, "rate": inside / number if number else float("nan")}
+        )
     return pd.DataFrame(rows, index=pd.Index(list(every), name="finding", dtype="str"))

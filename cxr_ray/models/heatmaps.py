@@ -124,27 +124,25 @@ class Tapped(nn.Module):
 
 
 def library_maps(member: Member, images: Tensor, *, grid: int, method: LibraryMethod) -> tuple[Tensor, Tensor, Tensor]:
-    """Like `member_maps` by a method of pytorch-grad-cam: a forward and a backward pass for every finding."""
+    """Like `member_maps` by a method of pytorch-grad-cam; the gradients of all findings pass through the head alone.
+
+    EigenCAM, the first principal component of the features, is the same for every finding.
+    """
     from pytorch_grad_cam import EigenCAM, GradCAMPlusPlus, LayerCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     methods = {"gradcam++": GradCAMPlusPlus, "layercam": LayerCAM, "eigencam": EigenCAM}
     network = Tapped(member).eval()
     with torch.no_grad():
-        logits = network(images)
-    pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images
-    pixels = pixels.detach().clone().requires_grad_()
-    found = []
+        features = member.features(images)
+    activations, found = features.cpu().numpy(), []
     with methods[method](model=network, target_layers=[network.tap]) as cam, torch.enable_grad():
-        for index in range(logits.shape[1]):
-            targets = [ClassifierOutputTarget(index)] * len(images)
-            cam.outputs = cam.activations_and_grads(pixels)
-            cam.model.zero_grad()
-            sum(target(output) for target, output in zip(targets, cam.outputs, strict=True)).backward()
-            activations = cam.activations_and_grads.activations[0].numpy()
-            gradients = cam.activations_and_grads.gradients[0].numpy()
-            image = cam.get_cam_image(pixels, network.tap, targets, activations, gradients, eigen_smooth=False)
+        source = features.detach().clone().requires_grad_()
+        logits = member.head(source.clone())  # some heads work in place
+        for index in range(1 if method == "eigencam" else logits.shape[1]):
+            (gradient,) = torch.autograd.grad(logits[:, index].sum(), source, retain_graph=True)
+            gradients = gradient.cpu().numpy()
+            image = cam.get_cam_image(images, network.tap, [], activations, gradients, eigen_smooth=False)
             found.append(torch.from_numpy(image))
-    raw = torch.stack(found, dim=1).relu().to(logits)
+    raw = torch.stack(found, dim=1).relu().to(features).expand(-1, logits.shape[1], -1, -1)
     maps, peaks = normalise(raw, grid=grid, offset=member.offset)
-    return logits, maps, peaks
+    return logits.detach(), maps, peaks

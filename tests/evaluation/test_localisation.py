@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from cxr_ray.evaluation.localisation import ALL_FINDINGS, pointing_game
+from cxr_ray.evaluation.localisation import ALL_FINDINGS, located, pointing_game
 from cxr_ray.scoring.table import FINDING
 from tests.evaluation.invented import reported
 
@@ -23,18 +23,18 @@ def labels(**rows: tuple[float, float]) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), index=list(rows), columns=list(FINDINGS))
 
 
-def mask(*places: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """A mask (2, 5, 7) with these (finding, row, column) set."""
+def mask(*places: tuple[int, int, int]) -> dict[str, NDArray[np.bool_]]:
+    """Masks (5, 7) of both findings with these (finding, row, column) set."""
     lesions = np.zeros((2, 5, 7), bool)
     for place in places:
         lesions[place] = True
-    return lesions
+    return dict(zip(FINDINGS, lesions, strict=True))
 
 
 def play(
-    rows: dict[str, list[dict[str, Any]] | None], truth: pd.DataFrame, masks: dict[str, NDArray[np.bool_]]
+    rows: dict[str, list[dict[str, Any]] | None], truth: pd.DataFrame, masks: dict[str, dict[str, NDArray[np.bool_]]]
 ) -> pd.DataFrame:
-    return pointing_game(table(rows), truth, masks.get, findings=FINDINGS, thresholds=(0.5, 0.7))
+    return pointing_game(table(rows), truth, lambda uri: masks.get(uri, {}), findings=FINDINGS, thresholds=(0.5, 0.7))
 
 
 def at(row: float | None, column: float | None, finding: str = "Mass", probability: float = 0.9) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_pointing_game_peak_belongs_to_the_pixel_it_lies_in(row: float, column: 
     ],
 )
 def test_pointing_game_what_is_no_located_true_positive_does_not_count(
-    reading: dict[str, Any], truth: tuple[float, float], masks: dict[str, NDArray[np.bool_]]
+    reading: dict[str, Any], truth: tuple[float, float], masks: dict[str, dict[str, NDArray[np.bool_]]]
 ) -> None:
     found = play({"a": [reading]}, labels(a=truth), masks)
     assert found["num_true_positives"].tolist() == [0, 0, 0]
@@ -101,6 +101,20 @@ def test_pointing_game_faulted_and_unlabelled_images_are_passed_over() -> None:
     assert found.loc[ALL_FINDINGS].tolist() == [1, 1, 1.0]
 
 
-def test_pointing_game_mask_of_other_findings_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mask of a has shape \(3, 5, 7\), not \(2, H, W\)"):
-        play({"a": [at(2.5, 6.5)]}, labels(a=(1, 0)), {"a": np.ones((3, 5, 7), bool)})
+def test_located_is_told_for_each_image_and_finding_below_the_threshold_too() -> None:
+    rows = {
+        "hit": [at(2.5, 6.5, probability=0.1), at(0.5, 0.5, "Nodule")],
+        "faulted": None,
+        "flat": [at(None, None)],
+        "absent": [at(2.5, 6.5)],
+    }
+    truth = labels(hit=(1, 1), faulted=(1, 1), flat=(1, 0), absent=(0, 1))
+    masks = dict.fromkeys(rows, mask((0, 2, 6), (1, 3, 3)))
+    found = located(table(rows), truth, masks.__getitem__, findings=FINDINGS)
+    np.testing.assert_array_equal(found, [[1, 0], [np.nan, np.nan], [0, np.nan], [np.nan, np.nan]])
+
+
+def test_located_finding_that_the_labels_do_not_know_is_nan() -> None:
+    truth = labels(a=(1, 1)).drop(columns="Nodule")
+    found = located(table({"a": [at(2.5, 6.5)]}), truth, lambda uri: mask((0, 2, 6)), findings=FINDINGS)
+    np.testing.assert_array_equal(found, [[1, np.nan]])

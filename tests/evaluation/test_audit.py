@@ -1,0 +1,178 @@
+"""The audit as its user runs it, on a tiny untrained ensemble and a few phantom films."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cxr_ray import storage
+from cxr_ray.cli import app
+from cxr_ray.config import AuditConfig, LimitsConfig
+from cxr_ray.evaluation.audit import audit
+from cxr_ray.images.intake import Intake, decode_images
+from cxr_ray.images.phantom import FINDINGS, write_archive
+from cxr_ray.models.ensemble import load_ensemble
+from cxr_ray.scoring import rows, table
+from tests.conftest import PREPROCESS, make_bundle
+
+METHODS = ["ensemble_gradcam", "a", "b", "c", "ensemble_gradcam++", "ensemble_layercam", "ensemble_eigencam"]
+CONTROLS = ["control_random", "control_centre", "control_prior"]
+FEW = AuditConfig(limit=10, num_draws=20, batch_size=4, sanity_images=3, faithfulness_images=3, faithfulness_steps=3)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory) -> tuple[str, str, Path]:
+    """Bundle, scores, and manifest of 24 phantom films."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("audited")
+    bundle = make_bundle(folder / "bundle", findings=FINDINGS)
+    manifest = write_archive(folder / "archive", num_images=24, side=96, processes=1)
+    ensemble = load_ensemble(bundle)
+    spec = ensemble.spec
+    contract = table.Contract(
+        spec.findings, spec.members, spec.grid, PREPROCESS.size, spec.thresholds, spec.digest, spec.preprocess_digest
+    )
+    uris = [str(manifest.parent / uri) for uri in pd.read_csv(manifest)["uri"]]
+    versions = [next(iter(storage.list_objects(uri))).version for uri in uris]
+    items = [(uri, version, None) for uri, version in zip(uris, versions, strict=True)]
+    decoded = rows.decoded_table(list(decode_images(items, Intake(PREPROCESS, LimitsConfig()), alone=False)))
+    pixels, numbers = rows.stack_pixels(decoded, size=PREPROCESS.size)
+    scores = ensemble.score(torch.from_numpy(pixels.copy()), with_heatmaps=True)
+    scored = rows.score_rows(decoded, numbers, scores, contract, run_id="run", heatmaps="all")
+    output = str(folder / "out")
+    storage.put(table.file_uri(output, "20261123-000000-x", "0" * 16), table.encode(scored))
+    return bundle, output, manifest
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["audit", *map(str, arguments)])
+
+
+def test_audit_command_writes_json_and_table_and_says_both(audited, tmp_path):
+    bundle, output, manifest = audited
+    told = ("--ensemble", bundle, "--manifest", manifest, "--limit", 6, "-o", tmp_path)
+    result = call(output, *told, "--json")
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert values == json.loads((tmp_path / "audit.json").read_text())
+    assert list(values["localisation"]) == METHODS + CONTROLS
+    assert values["num_images"] == 6
+    assert values["regions"] == "masks"
+    assert values["best_member"] in ("a", "b", "c")
+    assert values["sanity"]["steps"][0]["randomised"] == "outputs"
+    assert set(values["faithfulness"]) == {"ensemble_gradcam", *CONTROLS}
+    assert len(values["faithfulness"]["ensemble_gradcam"]["deletion"]) == 11
+    assert values["shortcuts"] is None
+    rows_written = pq.read_table(tmp_path / "audit.parquet").to_pandas()
+    manifested = pd.read_csv(manifest)
+    uris = set(rows_written["uri"])
+    marked = manifested[[str(manifest.parent / uri) in uris for uri in manifested["uri"]]]
+    assert len(rows_written) == int(marked[list(FINDINGS)].to_numpy().sum()) * len(METHODS + CONTROLS)
+    of_ensemble = rows_written[rows_written["method"] == "ensemble_gradcam"]
+    found = values["localisation"]["ensemble_gradcam"]
+    assert found["pointing_game"]["value"] == pytest.approx(of_ensemble["pointing_game"].mean())
+    assert found["iobb"]["0.25"]["value"] == pytest.approx((of_ensemble["iobb"] >= 0.25).mean())
+    assert found["num_maps"] == len(of_ensemble)
+    again = call(output, *told)
+    assert values["verdict"] in again.stdout
+    assert "middle of the film" in again.stdout
+
+
+def test_audit_pointing_game_is_that_of_the_stored_maps(audited):
+    bundle, output, manifest = audited
+    found = audit(output, bundle, str(manifest), config=AuditConfig(**{**FEW.model_dump(), "limit": 99}))
+    scores, contract = table.read_scores(output, wanted=["uri", "findings"])
+    stored = {(row["uri"], one["finding"]): one for row in scores.to_pylist() for one in row["findings"]}
+    rows_found = found.table.to_pandas()
+    places = {row["uri"]: row for row in table.read_scores(output)[0].to_pylist()}
+    masks = pd.read_csv(manifest).set_index("uri")["masks"]
+    from cxr_ray.images.phantom import read_masks
+
+    agreed = []
+    for row in rows_found[rows_found["method"] == "ensemble_gradcam"].to_dict("records"):
+        one = stored[row["uri"], row["finding"]]
+        name = str(Path(row["uri"]).relative_to(manifest.parent))
+        lesion = read_masks(manifest.parent / masks[name])[FINDINGS.index(row["finding"])]
+        hit = one["peak_row"] is not None and lesion[int(one["peak_row"]), int(one["peak_column"])]
+        agreed.append(bool(hit) == bool(row["pointing_game"]))
+        assert row["probability"] == pytest.approx(one["probability"], abs=1e-5)
+        assert row["uri"] in places
+    assert len(agreed) > 15
+    assert np.mean(agreed) > 0.9  # the lesion's edge is one of a film pixel there, and of an input pixel here
+    assert contract.findings == FINDINGS
+
+
+def test_audit_shortcuts_see_marked_and_unmarked_images_and_the_score(audited):
+    bundle, output, manifest = audited
+
+    class Seen:
+        def __init__(self, score, subjects, *, findings, num_draws, seed):
+            self.subjects = list(subjects)
+            self.scores = score(np.stack([subject.pixels for subject in self.subjects]))
+            self.told = (findings, num_draws, seed)
+
+        def to_dict(self):
+            return {"num_images": len(self.subjects)}
+
+        def lines(self):
+            return ["Shortcuts."]
+
+    found = audit(output, bundle, str(manifest), config=FEW, shortcuts=Seen)
+    seen = found.shortcuts
+    assert found.to_dict()["shortcuts"] == {"num_images": len(seen.subjects)}
+    assert "Shortcuts." in found.lines()
+    assert seen.told == (FINDINGS, 20, 0)
+    assert seen.scores.shape == (len(seen.subjects), len(FINDINGS))
+    assert any(subject.lesions is None for subject in seen.subjects)
+    assert sum(subject.lesions is not None for subject in seen.subjects) == 10
+
+
+def test_audit_boxes_and_a_folder_of_masks_mark_the_same_lesion(audited, tmp_path):
+    bundle, output, manifest = audited
+    labels = pd.read_csv(manifest)
+    name = labels.loc[labels["Cardiomegaly"] == 1, "uri"].iloc[0]
+    with Image.open(manifest.parent / labels.set_index("uri")["masks"][name]) as image:
+        width, height = image.size
+    mask = np.zeros((height, width), np.uint8)
+    mask[20:60, 30:70] = 255
+    (tmp_path / "Cardiomegaly").mkdir()
+    Image.fromarray(mask).save(tmp_path / "Cardiomegaly" / f"{Path(name).stem}.png")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(f"Image Index,Finding Label,Bbox [x,y,w,h],a,b,c\n{Path(name).name},Cardiomegaly,60,40,80,80,,,\n")
+    config = AuditConfig(**{**FEW.model_dump(), "limit": 99})
+    by_mask = audit(output, bundle, str(manifest), config=config, masks=tmp_path)
+    frame = f"{2 * width}x{2 * height}"
+    by_box = audit(output, bundle, str(manifest), config=config, boxes=str(boxes), boxes_frame=frame)
+    assert by_mask.table.equals(by_box.table)
+    assert by_mask.table.num_rows == len(METHODS + CONTROLS)
+    assert by_box.values["regions"] == "boxes"
+    assert by_box.values["localisation"]["control_prior"]["num_maps"] == 0
+    assert by_box.to_dict()["localisation"]["control_prior"]["miou"] == {"value": None, "low": None, "high": None}
+
+
+def test_audit_wrong_usage_is_one_sentence(audited, tmp_path):
+    bundle, output, manifest = audited
+    other = make_bundle(tmp_path / "other", seed=1, findings=FINDINGS)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("Image Index,Finding Label,Bbox [x,y,w,h],a,b,c\nx.png,Mass,1,2,3,4,,,\n")
+    (tmp_path / "plain.csv").write_text("uri,Mass\nx.png,1\n")
+    wrong = {
+        ("--ensemble", other, "--manifest", manifest): "give the bundle that wrote them",
+        ("--ensemble", bundle, "--manifest", tmp_path / "plain.csv"): "is scored in",
+        ("--ensemble", bundle, "--manifest", manifest, "--boxes", boxes): "None of the 1 boxes",
+        ("--ensemble", bundle, "--manifest", manifest, "--boxes-frame", "9x9"): "says nothing without --boxes",
+        ("--ensemble", bundle, "--manifest", manifest, "--boxes", boxes, "--masks", tmp_path): "give one of them",
+        ("--ensemble", bundle, "--manifest", manifest, "--boxes", boxes, "--boxes-frame", "9"): "WIDTHxHEIGHT",
+    }
+    for arguments, words in wrong.items():
+        result = call(output, *arguments, "-o", tmp_path / "out")
+        assert result.exit_code == 2
+        assert words in result.output
+        assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
