@@ -127,14 +127,14 @@ def verdict(decisions: Decisions, results: Mapping[str, SignalResult], best: str
             f"On these {number:,} decisions no agreement signal varies, so it predicts no error; the error AUROC of"
             f" confidence is {results[BASELINE].error_auroc.words()}."
         )
-    sentences = [_compared(results[best]), _added(results[best])]
+    sentences = [compared(results[best]), _added(results[best])]
     maps = results.get("map_agreement")
     if maps is not None and not np.isnan(maps.difference.value):
-        sentences += [_compared(maps), _added(maps)]
+        sentences += [compared(maps), _added(maps)]
     return " ".join(sentences)
 
 
-def _compared(result: SignalResult) -> str:
+def compared(result: SignalResult) -> str:
     """One sentence: better, worse or not distinguishably, with the numbers."""
     gap = result.difference
     if gap.low > 0:

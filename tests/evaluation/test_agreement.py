@@ -1,6 +1,7 @@
 """The study of agreement: signals against their definitions, verdicts in simulations, and inputs that define little."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from cxr_ray.evaluation.agreement import agreement_study
+from cxr_ray.evaluation.bootstrap import Interval
 from cxr_ray.evaluation.detection import ERROR_AUROC, detection, estimate
 from cxr_ray.evaluation.signals import decide
+from cxr_ray.evaluation.verdicts import compared
 from cxr_ray.models import agreement
 
 FINDINGS = ["effusion", "nodule", "cardiomegaly"]
@@ -122,6 +125,22 @@ def test_verdict_names_the_better_one_whichever_it_is():
     assert "not distinguishably better or worse than confidence" in equal.verdict
 
 
+@pytest.mark.parametrize(
+    ("gap", "words"),
+    [
+        (Interval(0.02, 0.01, 0.03), "errors better than"),
+        (Interval(0.02, -0.01, 0.05), "errors not distinguishably better or worse than"),
+        (Interval(-0.02, -0.05, 0.01), "errors not distinguishably better or worse than"),
+        (Interval(-0.02, -0.03, -0.01), "errors worse than"),
+    ],
+)
+def test_compared_says_better_or_worse_only_when_the_interval_does(gap, words):
+    result = replace(_study(_cohort(0, number=40), num_draws=5).signals["votes"], difference=gap)
+    sentence = compared(result)
+    assert words in sentence
+    assert gap.words() in sentence
+
+
 def test_partial_is_positive_only_where_the_members_know_more_than_the_probability():
     informed = _study(_cohort(5, number=2000, informed=0.9), num_draws=100).signals["spread"]
     plain = _study(_cohort(5, number=2000), num_draws=100).signals["spread"]
@@ -168,7 +187,6 @@ def test_interval_of_the_error_auroc_covers_the_truth_at_its_rate_with_alike_ima
     for seed in range(1, 201):
         auroc = found(seed, 100, 200)
         covered += auroc.low <= truth <= auroc.high
-    print(covered, truth)
     assert 180 <= covered <= 198  # 190 of 200 at 95 %
 
 
