@@ -37,6 +37,6 @@ def test_curves_interval_of_a_bin_is_by_patient():
     )
     assert alone["Nodule"] == {"roc": [], "pr": [], "reliability": []}
     widths = [[one["high"] - one["low"] for one in found["Mass"]["reliability"]] for found in (alone, together)]
-    # Of 40 images about half are positive: 2 x 1.96 x sqrt(0.25 / 40); of 10 patients at least 2 x 1.96 x sqrt(0.25 / 10).
+    # Of 40 images about half are positive: 2 x 1.96 x sqrt(0.25 / 40); 10 patients say no more than 10 images.
     assert np.mean(widths[0]) == pytest.approx(3.92 * np.sqrt(0.25 / 40), rel=0.1)
     assert np.mean(widths[1]) > 1.7 * np.mean(widths[0])
