@@ -22,7 +22,7 @@ from cxr_ray.config import (
     ScoreConfig,
     TrainConfig,
 )
-from cxr_ray.evaluation.cohort import Evaluation, evaluate_scores
+from cxr_ray.evaluation.evaluate import Evaluation, evaluate
 from cxr_ray.evaluation.localisation import pointing_game
 from cxr_ray.evaluation.masks import ColumnMasks
 from cxr_ray.evaluation.metrics import macro
@@ -136,7 +136,7 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
         rescore=True,
         log=log,
     )
-    evaluation = evaluate_scores(run.output, str(worklist), ensemble_digest=run.ensemble_digest)
+    evaluation = evaluate(run.output, str(worklist), ensemble_digest=run.ensemble_digest)
     scores, contract = read_scores(run.output, wanted=["uri", "findings"], ensemble_digest=run.ensemble_digest)
     localisation = pointing_game(
         scores, evaluation.truth, ColumnMasks(str(manifest)), findings=contract.findings, thresholds=contract.thresholds

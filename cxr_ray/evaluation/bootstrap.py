@@ -1,6 +1,6 @@
 """Intervals of metrics by drawing patients anew: a patient's images are alike, and count as one.
 
-Shapes: N images, F findings, D draws. A draw is a weight per image, how often its patient was drawn, so that every
+Shapes: N images, P patients, F findings, D draws. A draw is how often each patient was drawn, so that every
 metric is computed for all draws at once. Knows arrays only.
 
 What is undefined is NaN: a draw in which a finding has one class only says nothing about that finding, and the macro
@@ -15,11 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-Floats = NDArray[np.float64]
+from cxr_ray.evaluation.metrics import MEASURES, at_or_above, decided, ratio
+from cxr_ray.evaluation.metrics import Floats as Floats  # offered here as well: whoever draws needs both
+from cxr_ray.evaluation.metrics import macro_of as macro_of
+from cxr_ray.evaluation.ranking import Ranking, Whole, summing
+
 MACRO = "macro"
 RANKED = ("auroc", "average_precision", "f1")
-_VALUES_AT_ONCE = 20_000_000  # weights in memory, 8 bytes each
+NUM_BINS = 10  # of the calibration error, as in models.calibration
+PREVALENCE = "prevalence"
+_VALUES_AT_ONCE = 2_000_000  # weights in memory, 8 bytes each; larger blocks leave the cache and are slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,8 @@ def intervals(
     drawn = draw(labels, probabilities, thresholds=thresholds, patients=patients, num_draws=num_draws, seed=seed)
     names = [*findings, MACRO]
     columns: dict[str, Floats] = {}
-    for metric, values in drawn.items():
+    for metric in RANKED:
+        values = drawn[metric]
         low, high = percentiles(np.column_stack([values, macro_of(values)]))
         columns |= {f"{metric}_low": low, f"{metric}_high": high}
     return pd.DataFrame(columns, index=pd.Index(names, name="finding", dtype="str"))
@@ -81,21 +89,72 @@ def draw(
     num_draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Floats]:
-    """Each metric (D, F) of labels and probabilities (N, F) in every draw; the same seed draws the same patients."""
-    blocks = []
-    for weights in drawn_weights(patients, num_draws=num_draws, seed=seed):
-        columns = zip(labels.T, probabilities.T, thresholds, strict=True)
-        blocks.append([_one_finding(truth, scores, threshold, weights) for truth, scores, threshold in columns])
-    whole = np.concatenate(blocks, axis=2)  # (F, metrics, D)
-    return {metric: whole[:, number].T for number, metric in enumerate(RANKED)}
+    """Each of MEASURES, and the prevalence, (D, F) of labels and probabilities (N, F) in every draw.
+
+    The same seed draws the same patients, also for other labels or probabilities of the same images: NaN labels leave
+    images out of a group without changing who is drawn. The calibration error keeps the bins of the full sample; as it
+    sums distances, its draws lie above the value, most of all where a bin holds few images.
+    """
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    columns = zip(labels.T, probabilities.T, thresholds, strict=True)
+    sums = [_Sums.of(*column, owner=owner, num_patients=len(names)) for column in columns]
+    drawn: dict[str, list[Floats]] = {name: [] for name in (*MEASURES, PREVALENCE)}
+    for counts in drawn_counts(len(names), num_draws=num_draws, seed=seed, num_images=len(owner)):
+        measured = [finding.measure(counts) for finding in sums]
+        for name, blocks in drawn.items():
+            blocks.append(np.column_stack([finding[name] for finding in measured]))
+    return {name: np.concatenate(blocks) for name, blocks in drawn.items()}
 
 
-def macro_of(values: Floats) -> Floats:
-    """Mean (D,) of values (D, F) over the findings that a draw defines; NaN when it defines none."""
-    defined = ~np.isnan(values)
-    number = defined.sum(axis=1)
-    sums: Floats = np.where(defined, values, 0.0).sum(axis=1)
-    return np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What the measures of one finding are made of; the rows of `sums` are those of `_Sums.of`."""
+
+    ranking: Ranking
+    sums: csr_array  # (5 + NUM_BINS, P)
+    decides: bool
+
+    @classmethod
+    def of(
+        cls, labels: NDArray[Any], scores: NDArray[Any], threshold: float, *, owner: Whole, num_patients: int
+    ) -> "_Sums":
+        """The sums of labels and scores (N,): positives, negatives, hits, false alarms, squares, gaps of each bin."""
+        stated = ~np.isnan(labels)
+        truth, values, patient = labels[stated] == 1, scores[stated].astype(np.float64), owner[stated]
+        called = at_or_above(scores[stated], threshold)
+        gaps = values - truth
+        kinds = [truth, ~truth, truth & called, ~truth & called]
+        rows = [np.full(int(kind.sum()), row) for row, kind in enumerate(kinds)] + [
+            np.full(len(gaps), 4),
+            5 + bins(values),
+        ]
+        owners = [patient[kind] for kind in kinds] + [patient, patient]
+        held = [np.ones(int(kind.sum())) for kind in kinds] + [gaps**2, gaps]
+        matrix = summing(*map(np.concatenate, (rows, owners, held)), shape=(5 + NUM_BINS, num_patients))
+        return cls(Ranking.of(truth, values, patient, num_patients), matrix, not np.isnan(threshold))
+
+    def measure(self, counts: Floats) -> dict[str, Floats]:
+        """Each measure and the prevalence, (d,), of patients drawn `counts` (P, d) times."""
+        positives, negatives, hits, false_alarms, squares, *gaps = self.sums @ counts
+        auroc, average_precision = self.ranking.measure(counts)
+        decisions = decided(hits, false_alarms, positives, negatives)
+        stated = positives + negatives
+        return {
+            "auroc": auroc,
+            "average_precision": average_precision,
+            **(decisions if self.decides else dict.fromkeys(decisions, np.full(len(stated), np.nan))),
+            "brier": ratio(squares, stated),
+            "calibration_error": ratio(np.abs(gaps).sum(axis=0), stated),
+            PREVALENCE: ratio(positives, stated),
+        }
+
+
+def bins(values: NDArray[Any]) -> Whole:
+    """The bin 0..NUM_BINS - 1 of each value (N,): equally many in each, as `calibration_errors` has them."""
+    places = np.empty(len(values), np.intp)
+    for number, members in enumerate(np.array_split(np.argsort(values, kind="stable"), NUM_BINS)):
+        places[members] = number
+    return places
 
 
 def percentiles(values: Floats) -> tuple[Floats, Floats]:
@@ -110,64 +169,31 @@ def percentiles(values: Floats) -> tuple[Floats, Floats]:
 
 def weighted_auroc(truth: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> Floats:
     """AUROC (D,) of scores (N,) with weights (D, N): the share of pairs ranked rightly, ties half; NaN undefined."""
-    positives, negatives = _by_value(truth, scores, weights)
-    below = np.cumsum(negatives, axis=1) - negatives
-    ranked = (positives * (below + 0.5 * negatives)).sum(axis=1)
-    return _ratio(ranked, positives.sum(axis=1) * negatives.sum(axis=1))
+    return Ranking.of(truth, scores, np.arange(len(truth)), len(truth)).measure(weights.T)[0]
 
 
 def weighted_average_precision(truth: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> Floats:
     """Average precision (D,) of scores (N,) with weights (D, N), tied scores as one step; NaN without both classes."""
-    positives, negatives = (values[:, ::-1] for values in _by_value(truth, scores, weights))
-    hits = np.cumsum(positives, axis=1)
-    called = hits + np.cumsum(negatives, axis=1)
-    summed = (positives * np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)).sum(axis=1)
-    both = (negatives.sum(axis=1) > 0) & (hits[:, -1] > 0)
-    return np.where(both, _ratio(summed, hits[:, -1]), np.nan)
+    return Ranking.of(truth, scores, np.arange(len(truth)), len(truth)).measure(weights.T)[1]
 
 
-def weighted_f1(truth: NDArray[np.bool_], called: NDArray[np.bool_], weights: Floats) -> Floats:
-    """F1 (D,) of decisions (N,) with weights (D, N); NaN unless both classes are drawn."""
-    positives, negatives = weights[:, truth].sum(axis=1), weights[:, ~truth].sum(axis=1)
-    hits = weights[:, truth & called].sum(axis=1)
-    f1 = _ratio(2.0 * hits, positives + weights[:, called].sum(axis=1))
-    return np.where((positives > 0) & (negatives > 0), f1, np.nan)
+def drawn_counts(num_patients: int, *, num_draws: int, seed: int, num_images: int = 0) -> Iterator[Floats]:
+    """How often each patient was drawn, (P, d), a block of draws at a time; its size never changes who is drawn.
 
-
-def _one_finding(truth: NDArray[Any], scores: NDArray[Any], threshold: float, weights: Floats) -> list[Floats]:
-    """The metrics of one finding, (D,) each, over its stated labels."""
-    stated = ~np.isnan(truth)
-    present, values, kept = truth[stated] == 1, scores[stated].astype(np.float64), weights[:, stated]
-    if present.all() or not present.any():
-        return [np.full(len(weights), np.nan)] * len(RANKED)
-    return [
-        weighted_auroc(present, values, kept),
-        weighted_average_precision(present, values, kept),
-        weighted_f1(present, values >= threshold, kept),
-    ]
-
-
-def _by_value(truth: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
-    """Weight of the positives and of the negatives (D, V) at each of the V different scores, from low to high."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    drawn, present = weights[:, order], truth[order]
-    return np.add.reduceat(drawn * present, starts, axis=1), np.add.reduceat(drawn * ~present, starts, axis=1)
-
-
-def _ratio(parts: Floats, wholes: Floats) -> Floats:
-    """`parts / wholes`, NaN where there is no whole."""
-    ratio: Floats = np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)
-    return ratio
+    No draws are one block of none, so that what is made of the blocks has its shape.
+    """
+    random = np.random.default_rng(seed)
+    at_once = max(1, _VALUES_AT_ONCE // max(1, num_patients, num_images))
+    for start in range(0, max(1, num_draws), at_once):
+        drawn = random.integers(0, num_patients, (min(at_once, num_draws - start), num_patients))
+        counts = np.empty((num_patients, len(drawn)))
+        for number, row in enumerate(drawn):
+            counts[:, number] = np.bincount(row, minlength=num_patients)
+        yield counts
 
 
 def drawn_weights(patients: Sequence[str], *, num_draws: int, seed: int) -> Iterator[Floats]:
     """Weights (d, N) of the images, a block of draws at a time: how often each one's patient was drawn."""
-    random = np.random.default_rng(seed)
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    at_once = max(1, _VALUES_AT_ONCE // max(1, len(owner)))
-    for start in range(0, num_draws, at_once):
-        drawn = random.integers(0, len(names), (min(at_once, num_draws - start), len(names)))
-        counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-        yield counts[:, owner].astype(np.float64)
+    for counts in drawn_counts(len(names), num_draws=num_draws, seed=seed, num_images=len(owner)):
+        yield counts[owner].T

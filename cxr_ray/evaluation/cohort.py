@@ -1,21 +1,18 @@
 """All scored rows of one ensemble as arrays, and the numbers that are said about them.
 
-Shapes: N rows, F findings, M members. Reads the score table and tables of labels; knows no pixels and no HTML.
+Shapes: N rows, F findings, M members. Reads the score table; knows no labels, no pixels and no HTML.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cxr_ray.errors import FAULT_MEANINGS, Fault, ManifestError
-from cxr_ray.evaluation.metrics import MEASURES, at_or_above, finding_metrics, macro
+from cxr_ray.errors import FAULT_MEANINGS, Fault
+from cxr_ray.evaluation.metrics import at_or_above
 from cxr_ray.labels.findings import column_suffix
-from cxr_ray.labels.manifest import read_truth
 from cxr_ray.scoring.table import FAULTED, SCORED, Contract, choose_contract, read_scores
 
 NUM_BINS = 25
@@ -73,45 +70,6 @@ class FindingSummary:
         return self.num_present / self.num_scored if self.num_scored else float("nan")
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Scores against labels: `truth` by uri, `metrics` per finding, and what of the labelled images took part."""
-
-    truth: pd.DataFrame
-    metrics: pd.DataFrame
-    num_labelled: int
-    num_scored: int
-    num_faulted: int
-
-    @property
-    def num_unscored(self) -> int:
-        """Labelled images of which the scores hold no row."""
-        return self.num_labelled - self.num_scored - self.num_faulted
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the labels as plain values; an undefined number is None."""
-        numbers = {name: getattr(self, name) for name in ("num_labelled", "num_scored", "num_faulted", "num_unscored")}
-        findings = {str(name): _plain(row) for name, row in self.metrics.to_dict("index").items()}
-        return {**numbers, "findings": findings, "macro": _plain(macro(self.metrics))}
-
-    def lines(self) -> list[str]:
-        """A table for people, one line per finding, then the macro means."""
-        means = macro(self.metrics)
-        width = max(len("macro, of findings"), *(len(str(name)) for name in self.metrics.index))
-        head = f"{'finding':<{width}} {'positives':>9} " + " ".join(f"{name:>17}" for name in MEASURES)
-        rows = [
-            f"{name:<{width}} {row['num_positives']:>9,.0f} " + " ".join(f"{row[m]:>17.3f}" for m in MEASURES)
-            for name, row in self.metrics.iterrows()
-        ]
-        shares = [f"{means[m]:.3f} of {means[f'num_defined_{m}']:.0f}" for m in MEASURES]
-        last = f"{'macro, of findings':<{width}} {'':>9} " + " ".join(f"{share:>17}" for share in shares)
-        counted = (
-            f"{self.num_labelled:,} labelled images: {self.num_scored:,} scored, {self.num_faulted:,} faulted,"
-            f" {self.num_unscored:,} without a row."
-        )
-        return [counted, head, *rows, last]
-
-
 def read_cohort(output: str, *, ensemble_digest: str | None = None) -> Cohort:
     """The cohort of one ensemble below `output`, or of the only one; heat maps are left on disk.
 
@@ -131,48 +89,6 @@ def read_cohort(output: str, *, ensemble_digest: str | None = None) -> Cohort:
 def _matrix(table: pa.Table, names: list[str]) -> NDArray[np.float32]:
     """Columns side by side, (N, F); null becomes NaN."""
     return np.stack([table[name].cast(pa.float32()).to_numpy() for name in names], axis=1)
-
-
-def evaluate_scores(
-    output: str,
-    manifest: str,
-    *,
-    uri_column: str = "uri",
-    image_root: str | None = None,
-    ensemble_digest: str | None = None,
-) -> Evaluation:
-    """Metrics of one ensemble's scores below `output` against a table of labels; findings without labels stay out.
-
-    Raises:
-        ConfigError: There are no scores, or several ensembles and none was chosen.
-        ManifestError: The table is unusable, names an image twice, or none of its images is scored.
-    """
-    cohort = read_cohort(output, ensemble_digest=ensemble_digest)
-    contract = cohort.contract
-    truth = read_truth(manifest, findings=contract.findings, uri_column=uri_column, image_root=image_root)
-    if truth.index.has_duplicates:
-        twice = truth.index[truth.index.duplicated()]
-        raise ManifestError(
-            f"The table {manifest} has {len(twice)} rows too many, first for {twice[0]}; keep one each."
-        )
-    labelled = cohort.rows["uri"].isin(truth.index).to_numpy()
-    scored = labelled & (cohort.rows["status"] == SCORED).to_numpy()
-    if not scored.any():
-        raise ManifestError(
-            f"None of the {len(truth)} images of {manifest}, such as {truth.index[:1].tolist()}, is scored in {output};"
-            " check the uri column and the image root."
-        )
-    known = [f for f, finding in enumerate(contract.findings) if finding in truth.columns]
-    findings = [contract.findings[f] for f in known]
-    labels = truth.loc[cohort.rows["uri"][scored], findings].to_numpy(float)
-    thresholds = [contract.thresholds[f] for f in known]
-    metrics = finding_metrics(labels, cohort.probabilities[scored][:, known], thresholds, findings)
-    return Evaluation(truth, metrics, len(truth), int(scored.sum()), int((labelled & ~scored).sum()))
-
-
-def _plain(values: Mapping[Any, float]) -> dict[str, float | None]:
-    """Numbers as JSON knows them: NaN becomes None."""
-    return {str(name): None if np.isnan(value) else value for name, value in values.items()}
 
 
 def fault_groups(cohort: Cohort) -> tuple[FaultGroup, ...]:

@@ -89,9 +89,16 @@ def read_truth(
     """Labels by absolute uri for evaluation: index uri, one float column per finding that the table has.
 
     Raises:
-        ManifestError: The uri column, or every finding, is missing; a label is not 1, 0 or blank.
+        ManifestError: The uri column, or every finding, is missing; a label is not 1, 0 or blank; an image is named
+            twice.
     """
-    table = read_table(path)
+    return truth_of(read_table(path), path, findings=findings, uri_column=uri_column, image_root=image_root)
+
+
+def truth_of(
+    table: pd.DataFrame, path: str, *, findings: Sequence[str], uri_column: str = "uri", image_root: str | None = None
+) -> pd.DataFrame:
+    """`read_truth` of a table that has been read from `path`; row for row, so that its other columns can be joined."""
     known = [finding for finding in findings if finding in table.columns]
     if uri_column not in table.columns or not known:
         wanted = uri_column if uri_column not in table.columns else "any of the findings " + ", ".join(findings)
@@ -102,6 +109,9 @@ def read_truth(
     if problems:
         raise ManifestError(f"The table {path} cannot be used: {' '.join(problems)}")
     truth.index = pd.Index([storage.absolute(storage.join(root, name)) for name in text(table[uri_column])], name="uri")
+    if truth.index.has_duplicates:
+        twice = truth.index[truth.index.duplicated()]
+        raise ManifestError(f"The table {path} has {len(twice)} rows too many, first for {twice[0]}; keep one each.")
     return truth
 
 

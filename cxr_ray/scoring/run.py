@@ -246,6 +246,8 @@ def contract_of(spec: EnsembleSpec) -> Contract:
         thresholds=spec.thresholds,
         ensemble_digest=spec.digest,
         preprocess_digest=spec.preprocess_digest,
+        combination=spec.combination,
+        member_thresholds=spec.member_thresholds,
     )
 
 

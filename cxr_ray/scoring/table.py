@@ -116,6 +116,8 @@ class Contract:
     ensemble_digest: str
     preprocess_digest: str
     schema_version: int = SCHEMA_VERSION
+    combination: str | None = None  # the rule by which members become one; None before it was written
+    member_thresholds: tuple[tuple[float, ...], ...] | None = None  # members x findings; None before they were written
 
     def to_json(self) -> str:
         """The contract as one JSON object."""
@@ -132,6 +134,8 @@ class Contract:
             )
         for key in ("findings", "members", "thresholds"):
             values[key] = tuple(values[key])
+        if values.get("member_thresholds") is not None:
+            values["member_thresholds"] = tuple(map(tuple, values["member_thresholds"]))
         return cls(**values)
 
 

@@ -1,12 +1,11 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cxr_ray.errors import FAULT_MEANINGS, ConfigError, Fault, ManifestError
-from cxr_ray.evaluation.cohort import NUM_BINS, evaluate_scores, fault_groups, read_cohort, summarise
+from cxr_ray.errors import FAULT_MEANINGS, ConfigError, Fault
+from cxr_ray.evaluation.cohort import NUM_BINS, fault_groups, read_cohort, summarise
 from tests.evaluation.invented import CONTRACT, FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores
 
 
@@ -65,53 +64,3 @@ def test_summarise_nothing_scored_gives_nan(tmp_path: Path) -> None:
     card = summarise(read_cohort(str(tmp_path)))[0]
     assert (card.num_scored, card.num_present, card.votes) == (0, 0, (0, 0, 0, 0))
     assert np.isnan([card.share_present, card.mean_spread, card.mean_spread_present]).all()
-
-
-def labels_table(scored: Scored, folder: Path, rows: list[str]) -> str:
-    """A CSV file with labels of two findings; images are named relative to the films."""
-    path = folder / "labels.csv"
-    path.write_text("\n".join(["image,Mass,Pleural_effusion", *rows]))
-    return str(path)
-
-
-def test_evaluate_scores_joins_labels_by_image(scored: Scored, tmp_path: Path) -> None:
-    rows = ["a.png,1,0", "b.png,0,1", "c.png,0,1", "negative.png,,0", "s3://bucket/side.dcm,1,1", "unknown.png,1,1"]
-    table = labels_table(scored, tmp_path, rows)
-    found = evaluate_scores(scored.output, table, uri_column="image", image_root=str(scored.films))
-    assert (found.num_labelled, found.num_scored, found.num_faulted, found.num_unscored) == (6, 4, 1, 1)
-    assert found.metrics.index.tolist() == ["Mass", "Pleural_effusion"]
-    mass, effusion = found.metrics.loc["Mass"], found.metrics.loc["Pleural_effusion"]
-    assert mass[["num_positives", "num_negatives", "auroc", "specificity"]].tolist() == [1, 2, 1.0, 0.5]
-    assert effusion[["num_positives", "num_negatives", "sensitivity", "f1"]].tolist() == [2, 2, 1.0, 1.0]
-    assert found.truth.loc[scored.uri("a.png"), "Mass"] == 1
-
-
-def test_evaluate_scores_undefined_numbers_are_null_in_json(scored: Scored, tmp_path: Path) -> None:
-    table = labels_table(scored, tmp_path, ["a.png,1,0", "b.png,1,"])
-    found = evaluate_scores(scored.output, table, uri_column="image", image_root=str(scored.films))
-    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert values["findings"]["Mass"]["auroc"] is None
-    assert values["findings"]["Mass"]["sensitivity"] == 1.0
-    assert (values["macro"]["auroc"], values["macro"]["num_defined_auroc"]) == (None, 0)
-    assert values["num_scored"] == 2
-
-
-def test_evaluate_scores_lines_form_a_table(scored: Scored, tmp_path: Path) -> None:
-    table = labels_table(scored, tmp_path, ["a.png,1,0", "b.png,0,1"])
-    counted, *lines = evaluate_scores(scored.output, table, uri_column="image", image_root=str(scored.films)).lines()
-    assert counted == "2 labelled images: 2 scored, 0 faulted, 0 without a row."
-    assert len({len(line) for line in lines}) == 1
-    assert lines[1].split() == ["Mass", "1", "1.000", "1.000", "0.667", "1.000", "0.000"]
-    assert lines[-1].split()[3:6] == ["1.000", "of", "2"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [(["a.png,1,0", "a.png,0,0"], "has 1 rows too many"), (["unknown.png,1,0"], "None of the 1 images")],
-)
-def test_evaluate_scores_tables_that_do_not_fit_are_refused(
-    scored: Scored, tmp_path: Path, rows: list[str], message: str
-) -> None:
-    table = labels_table(scored, tmp_path, rows)
-    with pytest.raises(ManifestError, match=message):
-        evaluate_scores(scored.output, table, uri_column="image", image_root=str(scored.films))

@@ -4,11 +4,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, recall_score
+from sklearn.metrics import f1_score, hamming_loss, matthews_corrcoef, recall_score
 
-from cxr_ray.evaluation.metrics import at_or_above, finding_metrics, macro
+from cxr_ray.evaluation.metrics import at_or_above, finding_metrics, macro, macro_of
 
 NAN = float("nan")
 
@@ -29,6 +29,7 @@ def test_finding_metrics_hand_made_case_gives_hand_computed_values() -> None:
     assert found["threshold"] == 0.5
 
 
+@settings(deadline=None)  # the first call of scikit-learn loads what it needs
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=30), st.integers(0, 20))
 def test_finding_metrics_any_case_equals_definitions(cases: list[tuple[bool, int]], level: int) -> None:
     truth = [float(label) for label, _ in cases]
@@ -126,3 +127,39 @@ def test_macro_nothing_defined_is_nan() -> None:
     means = macro(finding_metrics(np.array([[NAN]]), np.array([[0.5]]), [0.5], ["Mass"]))
     assert math.isnan(means["auroc"])
     assert means["num_defined_auroc"] == 0
+
+
+@settings(deadline=None)  # the first call of scikit-learn loads what it needs
+@given(st.lists(st.tuples(st.sampled_from([1.0, 0.0, NAN]), st.integers(0, 10)), min_size=1, max_size=40))
+def test_finding_metrics_decisions_and_errors_equal_scikit_learn(cases: list[tuple[float, int]]) -> None:
+    labels, scores = [label for label, _ in cases], [score / 10 for _, score in cases]
+    found = one(labels, scores, 0.5)
+    stated = [(label, score) for label, score in zip(labels, scores, strict=True) if not math.isnan(label)]
+    truth, called = [label for label, _ in stated], [float(score >= 0.5) for _, score in stated]
+    both = len(set(truth)) == 2
+    expected = {
+        "f1_paper": f1_score(truth, called, average="macro", labels=[0, 1], zero_division=0) if both else NAN,
+        "mcc": matthews_corrcoef(truth, called) if both else NAN,
+        "hamming": hamming_loss(truth, called) if stated else NAN,
+        "brier": sum((np.float32(score) - label) ** 2 for label, score in stated) / len(stated) if stated else NAN,
+    }
+    assert found[list(expected)].to_dict() == pytest.approx(expected, nan_ok=True, abs=1e-6)
+
+
+def test_finding_metrics_mean_of_hamming_is_the_loss_of_the_label_matrix() -> None:
+    random = np.random.default_rng(0)
+    labels, probabilities = random.integers(0, 2, (40, 3)), random.random((40, 3))
+    frame = finding_metrics(labels.astype(float), probabilities, [0.5] * 3, ["Mass", "Nodule", "Edema"])
+    assert macro(frame)["hamming"] == pytest.approx(hamming_loss(labels, probabilities >= 0.5))
+
+
+def test_finding_metrics_without_a_threshold_nothing_is_decided() -> None:
+    found = one([1, 0, 1], [0.9, 0.2, 0.3], NAN)
+    assert found[["f1", "f1_paper", "sensitivity", "specificity", "mcc", "hamming"]].isna().all()
+    assert (found["auroc"], found["brier"]) == (1.0, pytest.approx((0.01 + 0.04 + 0.49) / 3))
+
+
+def test_macro_of_weights_count_by_prevalence_over_what_is_defined() -> None:
+    values = np.array([[0.2, 0.8, NAN], [NAN, NAN, NAN]])
+    assert macro_of(values, np.array([[0.1, 0.3, 0.6]] * 2)) == pytest.approx([(0.02 + 0.24) / 0.4, NAN], nan_ok=True)
+    assert macro_of(values) == pytest.approx([0.5, NAN], nan_ok=True)

@@ -142,6 +142,12 @@ def test_split_by_patient_same_seed_same_split(tmp_path):
     assert read(path, **settings).digest == read(path, **settings).digest
 
 
+def test_read_truth_image_named_twice_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("uri,Mass\na.png,1\nb.png,0\na.png,0\n")
+    with pytest.raises(ManifestError, match=r"has 1 rows too many, first for .*a\.png; keep one each"):
+        read_truth(str(tmp_path / "labels.csv"), findings=("Mass",))
+
+
 def test_read_truth_blank_is_nan_and_root_is_applied(tmp_path):
     write_table(tmp_path, rows(2))
     truth = read_truth(str(tmp_path / "labels.csv"), findings=("Mass", "Other"), image_root="s3://bucket/films")
