@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_ray.config import (
+    AuditConfig,
     DecodeConfig,
     LossConfig,
     ManifestConfig,
@@ -22,6 +23,7 @@ from cxr_ray.config import (
     ScoreConfig,
     TrainConfig,
 )
+from cxr_ray.evaluation.audit import Audit, audit, write_audit
 from cxr_ray.evaluation.evaluate import Evaluation, evaluate
 from cxr_ray.evaluation.localisation import pointing_game
 from cxr_ray.evaluation.masks import ColumnMasks
@@ -46,6 +48,7 @@ class DemoResult:
     training: TrainResult
     run: RunResult
     evaluation: Evaluation
+    audit: Audit
     localisation: pd.DataFrame
     report: Path
     seconds: float
@@ -56,6 +59,7 @@ class DemoResult:
             "training": self.training.to_dict(),
             "run": self.run.to_dict(),
             "evaluation": self.evaluation.to_dict(),
+            "audit": self.audit.to_dict(),
             "macro_auroc": macro(self.evaluation.metrics)["auroc"],
             "pointing_game": {name: self.pointing(findings) for name, findings in _POINTING.items()},
             "report": str(self.report),
@@ -70,6 +74,9 @@ class DemoResult:
         ]
         return [
             *self.evaluation.lines(),
+            "",
+            *self.audit.lines(),
+            "",
             *pointing,
             f"Held-out macro AUROC: {macro(self.evaluation.metrics)['auroc']:.3f}.",
             "",
@@ -127,16 +134,21 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
     worklist = output / "held_out.csv"
     table = pd.read_csv(manifest)
     held_out = table[table["part"] == "test"]
-    held_out.assign(uri=[str(manifest.parent / uri) for uri in held_out["uri"]]).to_csv(worklist, index=False)
+    places = {name: [str(manifest.parent / path) for path in held_out[name]] for name in ("uri", "masks")}
+    held_out.assign(**places).to_csv(worklist, index=False)
     run = score(
         [str(worklist)],
         bundle=training.bundle,
         output=str(output / "scores"),
-        config=ScoreConfig(member_heatmaps=True),
+        config=ScoreConfig(heatmaps="all", member_heatmaps=True),
         rescore=True,
         log=log,
     )
+    log("Evaluating the scores against the labels, and the heat maps against the lesions.")
     evaluation = evaluate(run.output, str(worklist), ensemble_digest=run.ensemble_digest)
+    audited = audit(run.output, training.bundle, str(worklist), config=AuditConfig())
+    evaluation.write(str(output / "evaluation"))
+    write_audit(audited, str(output / "evaluation"))
     scores, contract = read_scores(run.output, wanted=["uri", "findings"], ensemble_digest=run.ensemble_digest)
     localisation = pointing_game(
         scores, evaluation.truth, ColumnMasks(str(manifest)), findings=contract.findings, thresholds=contract.thresholds
@@ -146,7 +158,9 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
         run.output,
         report,
         ensemble_digest=run.ensemble_digest,
+        evaluation=evaluation.to_dict(),
+        audit=audited.to_dict(),
         truth=evaluation.truth,
         title="cxr-ray demo: phantom radiographs",
     )
-    return DemoResult(training, run, evaluation, localisation, report, time.monotonic() - started)
+    return DemoResult(training, run, evaluation, audited, localisation, report, time.monotonic() - started)

@@ -31,7 +31,19 @@ def run(*arguments: str | Path, timeout: int = 300) -> subprocess.CompletedProce
 def test_help_lists_the_commands():
     result = call("--help")
     assert result.exit_code == 0
-    for name in ("demo", "train", "scan", "score", "verify", "evaluate", "report"):
+    for name in (
+        "demo",
+        "train",
+        "scan",
+        "score",
+        "verify",
+        "evaluate",
+        "calibrate",
+        "audit",
+        "drift",
+        "report",
+        "export",
+    ):
         assert f" {name} " in result.output
 
 

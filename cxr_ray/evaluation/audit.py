@@ -5,10 +5,9 @@ has, K methods.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,10 +17,10 @@ from cxr_ray import storage
 from cxr_ray.config import AuditConfig
 from cxr_ray.errors import BundleError, ConfigError, ManifestError
 from cxr_ray.evaluation.bootstrap import Interval
-from cxr_ray.evaluation.boxes import Boxes, parse_frame
 from cxr_ray.evaluation.explaining import scorer
-from cxr_ray.evaluation.masks import ColumnMasks, FolderMasks, Regions
+from cxr_ray.evaluation.marks import COLUMN_MARKS, Marks, find_regions
 from cxr_ray.evaluation.measuring import measure_all
+from cxr_ray.evaluation.shortcuts import ShortcutAudit, shortcut_audit
 from cxr_ray.evaluation.subjects import Film, choose, has_region, read_films, read_subjects
 from cxr_ray.labels.tables import read_table
 from cxr_ray.models.ensemble import choose_device, load_ensemble, load_ensemble_spec
@@ -47,11 +46,11 @@ class Audit:
 
     values: dict[str, Any]
     table: pa.Table
-    shortcuts: Any = None  # has to_dict() and lines(), or None
+    shortcuts: ShortcutAudit
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the table as plain values; an undefined number is None."""
-        return {**self.values, "shortcuts": None if self.shortcuts is None else self.shortcuts.to_dict()}
+        return {**self.values, "shortcuts": self.shortcuts.to_dict()}
 
     def lines(self) -> list[str]:
         """Tables for people: localisation, sanity, faithfulness, shortcuts."""
@@ -65,7 +64,8 @@ class Audit:
             values["sanity"]["verdict"],
             "",
             *_faithfulness_lines(values["faithfulness"]),
-            *([] if self.shortcuts is None else ["", *self.shortcuts.lines()]),
+            "",
+            *self.shortcuts.lines(),
             "",
             *notes,
         ]
@@ -77,30 +77,33 @@ def audit(
     manifest: str,
     *,
     config: AuditConfig,
-    masks: Path | None = None,
-    boxes: str | None = None,
-    boxes_frame: str | None = None,
+    marks: Marks = COLUMN_MARKS,
     uri_column: str = "uri",
     image_root: str | None = None,
     patient_column: str = "patient_id",
     device: str = "auto",
-    shortcuts: Callable[..., Any] | None = None,
 ) -> Audit:
     """Audit the ensemble in `bundle` on the images of `manifest` that it scored below `output`.
 
-    Lesions are marked by a folder of `masks`, by `boxes`, or else by the manifest's column `masks`. `shortcuts` is
-    called as (score, subjects, findings=, num_draws=, seed=), with marked and unmarked images.
+    The shortcuts are sought on the marked images and as many without a mark.
 
     Raises:
         BundleError: The bundle is unusable, or is not what wrote the scores.
-        ConfigError: There are no scores, or both masks and boxes.
+        ConfigError: There are no scores, or `marks` contradict each other.
         ManifestError: The labels or the marks are unusable, or there is nothing to look at.
     """
     contract = _contract(output, bundle)
     films = read_films(
         *(output, manifest, contract), uri_column=uri_column, image_root=image_root, patient_column=patient_column
     )
-    regions = _regions(manifest, films, contract, masks, boxes, boxes_frame, uri_column, image_root)
+    regions = find_regions(
+        manifest,
+        marks,
+        sizes={film.uri: (film.height, film.width) for film in films},
+        findings=contract.findings,
+        uri_column=uri_column,
+        image_root=image_root,
+    )
     marked = choose((film for film in films if has_region(film, regions.uris)), limit=config.limit, seed=config.seed)
     if not marked:
         raise ManifestError(
@@ -110,16 +113,15 @@ def audit(
     named = patient_column in read_table(manifest)
     found, table, read = measure_all(ensemble, marked, regions, config)
     notes = [*_NOTES, *_missing(marked, read), *([] if named else [f"No column {patient_column}: images count alone."])]
-    if shortcuts is not None:
-        findings, preprocess = contract.findings, ensemble.spec.preprocess
-        others = (film for film in films if not has_region(film, regions.uris))
-        spared = choose(others, limit=config.limit, seed=config.seed)
-        everyone = chain(
-            read_subjects(marked, findings=findings, preprocess=preprocess, regions=regions),
-            read_subjects(spared, findings=findings, preprocess=preprocess),
-        )
-        score = scorer(ensemble, batch_size=config.batch_size)
-        shortcuts = shortcuts(score, everyone, findings=findings, num_draws=config.num_draws, seed=config.seed)
+    findings, preprocess = contract.findings, ensemble.spec.preprocess
+    others = (film for film in films if not has_region(film, regions.uris))
+    spared = choose(others, limit=config.limit, seed=config.seed)
+    everyone = chain(
+        read_subjects(marked, findings=findings, preprocess=preprocess, regions=regions),
+        read_subjects(spared, findings=findings, preprocess=preprocess),
+    )
+    score = scorer(ensemble, batch_size=config.batch_size)
+    shortcuts = shortcut_audit(score, everyone, findings=findings, num_draws=config.num_draws, seed=config.seed)
     head = {"ensemble_digest": contract.ensemble_digest, "num_images": len(read), "regions": regions.kind}
     return Audit({**head, **found, "notes": notes}, table, shortcuts)
 
@@ -148,29 +150,6 @@ def _contract(output: str, bundle: str) -> Contract:
             f" {', '.join(sorted(found))}; give the bundle that wrote them."
         )
     return found[digest]
-
-
-def _regions(
-    manifest: str,
-    films: Sequence[Film],
-    contract: Contract,
-    masks: Path | None,
-    boxes: str | None,
-    boxes_frame: str | None,
-    uri_column: str,
-    image_root: str | None,
-) -> Regions:
-    """Where the lesions are marked. Raises ConfigError and ManifestError."""
-    if masks is not None and boxes is not None:
-        raise ConfigError("--masks and --boxes both say where lesions are; give one of them.")
-    if boxes_frame is not None and boxes is None:
-        raise ConfigError("--boxes-frame says nothing without --boxes; give the table of boxes too.")
-    if boxes is not None:
-        sizes = {film.uri: (film.height, film.width) for film in films}
-        return Boxes(boxes, frame=parse_frame(boxes_frame), sizes=sizes, findings=contract.findings)
-    if masks is not None:
-        return FolderMasks(masks, uris=[film.uri for film in films], findings=contract.findings)
-    return ColumnMasks(manifest, uri_column=uri_column, image_root=image_root)
 
 
 def _missing(marked: Sequence[Film], read: set[str]) -> list[str]:

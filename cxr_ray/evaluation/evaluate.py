@@ -18,6 +18,7 @@ from cxr_ray.evaluation.agreement import AgreementStudy, agreement_study
 from cxr_ray.evaluation.bootstrap import MACRO, Interval
 from cxr_ray.evaluation.curves import curves
 from cxr_ray.evaluation.labelled import Labelled, read_labelled
+from cxr_ray.evaluation.marks import COLUMN_MARKS, Marks, located_in
 from cxr_ray.evaluation.measured import Measured, measure
 from cxr_ray.evaluation.metrics import MEASURES
 from cxr_ray.evaluation.rules import Comparison, compare_rules
@@ -184,7 +185,7 @@ def evaluate(
     by: Sequence[str] = (),
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
-    located: pd.DataFrame | None = None,
+    marks: Marks = COLUMN_MARKS,
 ) -> Evaluation:
     """One ensemble's scores below `output` against a table of labels; findings without labels stay out.
 
@@ -198,10 +199,12 @@ def evaluate(
         by: Columns of the table or the headers whose groups are compared; by default sex, age, view and manufacturer.
         num_draws: Draws of patients for the intervals; 0 for none.
         seed: Which draws.
-        located: By uri and finding, whether the peak of the heat map lies in the lesion: 1, 0, NaN; None: not known.
+        marks: Where lesions are marked, to tell whether the peaks of the stored maps lie in them; by default the
+            table's column `masks`, where there is one.
 
     Raises:
-        ConfigError: There are no scores, several ensembles and none was chosen, or a column of `by` cannot group.
+        ConfigError: There are no scores, several ensembles and none was chosen, a column of `by` cannot group, or
+            `marks` contradict each other.
         ManifestError: The table is unusable, names an image twice, or none of its images is scored.
     """
     data = read_labelled(
@@ -213,6 +216,9 @@ def evaluate(
         patient_column=patient_column,
     )
     columns = choose_columns(data.groups, by)
+    places = located_in(
+        output, manifest, data.truth, data.contract, marks, uri_column=uri_column, image_root=image_root
+    )
     patients, findings = data.patients.tolist(), data.findings
     return Evaluation(
         labelled=data,
@@ -230,7 +236,7 @@ def evaluate(
         ),
         rules=compare_rules(data, num_draws=num_draws, seed=seed),
         subgroups=compare_groups(data, columns, num_draws=num_draws, seed=seed),
-        agreement=_agreement(data, located, num_draws=num_draws, seed=seed),
+        agreement=_agreement(data, places, num_draws=num_draws, seed=seed),
         draws=num_draws,
     )
 

@@ -276,17 +276,21 @@ def rows_of(output: str, *, wanted: Sequence[str], contract: Contract, where: pc
 
 
 def read_scores(
-    output: str, *, wanted: Sequence[str] | None = None, ensemble_digest: str | None = None
+    output: str,
+    *,
+    wanted: Sequence[str] | None = None,
+    ensemble_digest: str | None = None,
+    where: pc.Expression | None = None,
 ) -> tuple[pa.Table, Contract]:
     """The current row of every uri under one ensemble: its newest version, in order of uri.
 
-    `ensemble_digest` None stands for the only ensemble. Raises ConfigError when `output` holds no scores, or
-    several ensembles and none was chosen.
+    `ensemble_digest` None stands for the only ensemble, and `where` keeps only some uris. Raises ConfigError when
+    `output` holds no scores, or several ensembles and none was chosen.
     """
     contract = choose_contract(output, ensemble_digest)
     names = list(wanted) if wanted is not None else [c.name for c in columns(contract.findings)]
     needed = list(dict.fromkeys([*names, "uri", "scored_at"]))
-    table = rows_of(output, wanted=needed, contract=contract)
+    table = rows_of(output, wanted=needed, contract=contract, where=where)
     table = table.append_column("_row", pa.array(range(table.num_rows), pa.int64()))
     order = table.select(["uri", "scored_at", "_row"]).sort_by([("uri", "ascending"), ("scored_at", "ascending")])
     newest = order.group_by("uri", use_threads=False).aggregate([("_row", "last")]).sort_by("uri")

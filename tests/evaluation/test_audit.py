@@ -14,6 +14,7 @@ from cxr_ray import storage
 from cxr_ray.cli import app
 from cxr_ray.config import AuditConfig, LimitsConfig
 from cxr_ray.evaluation.audit import audit
+from cxr_ray.evaluation.marks import Marks
 from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.images.phantom import FINDINGS, write_archive
 from cxr_ray.models.ensemble import load_ensemble
@@ -68,7 +69,7 @@ def test_audit_command_writes_json_and_table_and_says_both(audited, tmp_path):
     assert values["sanity"]["steps"][0]["randomised"] == "outputs"
     assert set(values["faithfulness"]) == {"ensemble_gradcam", *CONTROLS}
     assert len(values["faithfulness"]["ensemble_gradcam"]["deletion"]) == 11
-    assert values["shortcuts"] is None
+    assert "without_lesion" in values["shortcuts"]["regimes"]
     rows_written = pq.read_table(tmp_path / "audit.parquet").to_pandas()
     manifested = pd.read_csv(manifest)
     uris = set(rows_written["uri"])
@@ -108,29 +109,17 @@ def test_audit_pointing_game_is_that_of_the_stored_maps(audited):
     assert contract.findings == FINDINGS
 
 
-def test_audit_shortcuts_see_marked_and_unmarked_images_and_the_score(audited):
+def test_audit_shortcuts_are_sought_on_marked_and_unmarked_images(audited):
     bundle, output, manifest = audited
-
-    class Seen:
-        def __init__(self, score, subjects, *, findings, num_draws, seed):
-            self.subjects = list(subjects)
-            self.scores = score(np.stack([subject.pixels for subject in self.subjects]))
-            self.told = (findings, num_draws, seed)
-
-        def to_dict(self):
-            return {"num_images": len(self.subjects)}
-
-        def lines(self):
-            return ["Shortcuts."]
-
-    found = audit(output, bundle, str(manifest), config=FEW, shortcuts=Seen)
-    seen = found.shortcuts
-    assert found.to_dict()["shortcuts"] == {"num_images": len(seen.subjects)}
-    assert "Shortcuts." in found.lines()
-    assert seen.told == (FINDINGS, 20, 0)
-    assert seen.scores.shape == (len(seen.subjects), len(FINDINGS))
-    assert any(subject.lesions is None for subject in seen.subjects)
-    assert sum(subject.lesions is not None for subject in seen.subjects) == 10
+    found = audit(output, bundle, str(manifest), config=FEW)
+    shortcuts = found.to_dict()["shortcuts"]
+    marked = len(set(found.table["uri"].to_pylist()))
+    labels = pd.read_csv(manifest)[list(FINDINGS)]
+    unmarked = int((labels.sum(axis=1) == 0).sum())
+    assert marked == FEW.limit
+    assert shortcuts["num_images"] == marked + min(unmarked, FEW.limit)
+    assert set(shortcuts["findings"]) == set(FINDINGS)
+    assert set(found.shortcuts.lines()) <= set(found.lines())
 
 
 def test_audit_boxes_and_a_folder_of_masks_mark_the_same_lesion(audited, tmp_path):
@@ -146,9 +135,9 @@ def test_audit_boxes_and_a_folder_of_masks_mark_the_same_lesion(audited, tmp_pat
     boxes = tmp_path / "boxes.csv"
     boxes.write_text(f"Image Index,Finding Label,Bbox [x,y,w,h],a,b,c\n{Path(name).name},Cardiomegaly,60,40,80,80,,,\n")
     config = AuditConfig(**{**FEW.model_dump(), "limit": 99})
-    by_mask = audit(output, bundle, str(manifest), config=config, masks=tmp_path)
+    by_mask = audit(output, bundle, str(manifest), config=config, marks=Marks(masks=tmp_path))
     frame = f"{2 * width}x{2 * height}"
-    by_box = audit(output, bundle, str(manifest), config=config, boxes=str(boxes), boxes_frame=frame)
+    by_box = audit(output, bundle, str(manifest), config=config, marks=Marks(boxes=str(boxes), boxes_frame=frame))
     assert by_mask.table.equals(by_box.table)
     assert by_mask.table.num_rows == len(METHODS + CONTROLS)
     assert by_box.values["regions"] == "boxes"
