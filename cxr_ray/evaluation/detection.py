@@ -41,7 +41,7 @@ def estimate(
     once = np.ones((len(names), 1))
     drawn: dict[str, list[Floats]] = {name: [] for name in measures}
     for weights in drawn_weights(list(names), num_draws=num_draws, seed=seed):
-        for start in range(0, len(weights), _DRAWS_AT_ONCE):
+        for start in range(0, max(1, len(weights)), _DRAWS_AT_ONCE):
             block = np.ascontiguousarray(weights[start : start + _DRAWS_AT_ONCE].T)
             for name, measure in measures.items():
                 drawn[name].append(measure(block))
