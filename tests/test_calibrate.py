@@ -175,7 +175,7 @@ def test_calibrate_scores_of_another_ensemble_are_refused(bundle, site):
 def test_calibrate_image_with_two_rows_of_labels_is_refused(bundle, site):
     table = pd.read_csv(site / "labels.csv")
     pd.concat([table, table.head(1)]).to_csv(site / "labels.csv", index=False)
-    assert "has several rows for an image, first for" in call(bundle, site).stderr
+    assert "has 1 row too many, first for" in call(bundle, site).stderr
 
 
 def test_calibrate_the_same_again_changes_nothing_and_says_so(bundle, site):

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cxr_ray import storage
 from cxr_ray.cli.terminal import (
     DRIFTED,
     AsJson,
@@ -74,6 +73,8 @@ def evaluate(
             marks=Marks(masks, boxes, boxes_frame),
         )
         if target is not None:
+            from cxr_ray import storage
+
             result.write(storage.absolute(target))
     print_result(result.to_dict(), result.lines(), as_json=as_json)
 
@@ -212,6 +213,8 @@ def drift(
             ensemble_digest=ensemble_digest,
         )
         if target is not None:
+            from cxr_ray import storage
+
             storage.put(str(target.absolute()), json.dumps(result.to_dict(), indent=2).encode())
     print_result(result.to_dict(), result.lines(), as_json=as_json)
     if fail and result.drifted:

@@ -111,7 +111,8 @@ def truth_of(
     truth.index = pd.Index([storage.absolute(storage.join(root, name)) for name in text(table[uri_column])], name="uri")
     if truth.index.has_duplicates:
         twice = truth.index[truth.index.duplicated()]
-        raise ManifestError(f"The table {path} has {len(twice)} rows too many, first for {twice[0]}; keep one each.")
+        count = "1 row" if len(twice) == 1 else f"{len(twice):,} rows"
+        raise ManifestError(f"The table {path} has {count} too many, first for {twice[0]}; keep one each.")
     return truth
 
 

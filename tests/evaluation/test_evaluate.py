@@ -284,7 +284,7 @@ def test_evaluate_patients_from_a_named_column_and_blank_ones_alone(cohort: Coho
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [(["a.png,1,0", "a.png,0,0"], "has 1 rows too many"), (["unknown.png,1,0"], "None of the 1 images")],
+    [(["a.png,1,0", "a.png,0,0"], "has 1 row too many"), (["unknown.png,1,0"], "None of the 1 images")],
 )
 def test_evaluate_tables_that_do_not_fit_are_refused(
     scored: Scored, tmp_path: Path, rows: list[str], message: str

@@ -144,7 +144,7 @@ def test_split_by_patient_same_seed_same_split(tmp_path):
 
 def test_read_truth_image_named_twice_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("uri,Mass\na.png,1\nb.png,0\na.png,0\n")
-    with pytest.raises(ManifestError, match=r"has 1 rows too many, first for .*a\.png; keep one each"):
+    with pytest.raises(ManifestError, match=r"has 1 row too many, first for .*a\.png; keep one each"):
         read_truth(str(tmp_path / "labels.csv"), findings=("Mass",))
 
 

@@ -87,6 +87,7 @@ def _befallen(arguments: dict[str, Any], *, rank: int, world: int, what: Callabl
         report(epoch, state, **names)
         if ours and state["step"] == 2 and not marker.exists():
             marker.touch()
+            ray.train.get_all_reported_checkpoints()  # or a slow controller knows of none, and all begins anew
             what()
 
     with (folder / f"begins-{context.get_world_rank()}").open("a") as trace:
