@@ -121,6 +121,7 @@ DEMO_MEMBERS = (
     ),
 )
 DEMO_EPOCHS = 10
+_AUDIT = AuditConfig(sanity_images=32, faithfulness_images=16)  # with the standard 64 the curves take half of the demo
 
 
 def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> DemoResult:
@@ -146,7 +147,7 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
     )
     log("Evaluating the scores against the labels, and the heat maps against the lesions.")
     evaluation = evaluate(run.output, str(worklist), ensemble_digest=run.ensemble_digest)
-    audited = audit(run.output, training.bundle, str(worklist), config=AuditConfig())
+    audited = audit(run.output, training.bundle, str(worklist), config=_AUDIT)
     evaluation.write(str(output / "evaluation"))
     write_audit(audited, str(output / "evaluation"))
     scores, contract = read_scores(run.output, wanted=["uri", "findings"], ensemble_digest=run.ensemble_digest)

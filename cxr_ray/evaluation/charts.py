@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 Point = tuple[float, float]
-NUM_STYLES = 6  # line styles in report.css; from there on they repeat
+NUM_STYLES = 8  # line styles in report.css; from there on they repeat
 _WIDTH, _HEIGHT, _LEFT, _TOP = 240.0, 180.0, 52.0, 8.0  # of the plot; the labels lie around it
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MARGIN, _ROW, _SPAN = 150.0, 20.0, 300.0  # of a forest: names, height of a row, width of the axis

@@ -43,15 +43,17 @@ def curves(
     Source: Petsiuk et al. 2018, RISE, section 4.2.
     """
     side, blank = len(pixels), blurred(pixels)
-    counts = np.rint(np.linspace(0, pixels.size, num_steps + 1)).astype(np.int64)
-    altered = []
+    counts = np.rint(np.linspace(0, pixels.size, num_steps + 1)).astype(np.int64)[1:-1]
+    whole, gone = score(np.stack([pixels, blank]))[:, finding]  # the ends, which all curves share
+    found = []
     for heatmap in heatmaps:
         rank = np.empty(pixels.size, np.int64)
         rank[order_of(heatmap, side, seed=seed)] = np.arange(pixels.size)
         taken = rank.reshape(1, side, side) < counts[:, None, None]
-        altered += [np.where(taken, blank, pixels), np.where(taken, pixels, blank)]
-    probabilities = np.concatenate([score(images)[:, finding] for images in altered])
-    return np.asarray(probabilities, np.float64).reshape(len(heatmaps), 2, num_steps + 1)
+        deleted = score(np.where(taken, blank, pixels))[:, finding]
+        inserted = score(np.where(taken, pixels, blank))[:, finding]
+        found.append([[whole, *deleted, gone], [gone, *inserted, whole]])
+    return np.asarray(found, np.float64)
 
 
 def area(curve: Floats) -> Floats:

@@ -23,6 +23,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from cxr_ray import __version__, storage
+from cxr_ray.evaluation.charts import NUM_STYLES
 from cxr_ray.evaluation.cohort import Cohort, fault_groups, read_cohort, summarise
 from cxr_ray.evaluation.documents import finding_figures, make_sections
 from cxr_ray.evaluation.gallery import STATUSES, Panel, panels, select
@@ -200,6 +201,7 @@ def _environment() -> Environment:
         "name": lambda uri: uri.rsplit("/", 1)[-1],
         "spoken": lambda finding: finding.replace("_", " "),
     }
+    environment.globals["num_styles"] = NUM_STYLES
     return environment
 
 

@@ -157,7 +157,13 @@ def agreement() -> dict[str, Any]:
         ],
         "by_map_agreement": [],
         "findings": {
-            finding: {"confidence": interval(0.8), "spread": interval(0.78 if f else None)}
+            finding: {
+                "num_decisions": 52,
+                "num_errors": 9 * f,
+                "confidence": interval(0.8),
+                "best": interval(0.78 if f else None),
+                "difference": interval(-0.02 if f else None),
+            }
             for f, finding in enumerate(FINDINGS)
         },
         "notes": ["Of 156 decisions 60 have a heat map."],

@@ -15,10 +15,11 @@ from cxr_ray.cli import app
 from cxr_ray.config import AuditConfig, LimitsConfig
 from cxr_ray.evaluation.audit import audit
 from cxr_ray.evaluation.marks import Marks
-from cxr_ray.images.intake import Intake, decode_images
+from cxr_ray.images.intake import Intake
 from cxr_ray.images.phantom import FINDINGS, write_archive
 from cxr_ray.models.ensemble import load_ensemble
 from cxr_ray.scoring import rows, table
+from cxr_ray.scoring.decoding import decode_block
 from tests.conftest import PREPROCESS, make_bundle
 
 METHODS = ["ensemble_gradcam", "a", "b", "c", "ensemble_gradcam++", "ensemble_layercam", "ensemble_eigencam"]
@@ -42,7 +43,7 @@ def audited(tmp_path_factory) -> tuple[str, str, Path]:
     uris = [str(manifest.parent / uri) for uri in pd.read_csv(manifest)["uri"]]
     versions = [next(iter(storage.list_objects(uri))).version for uri in uris]
     items = [(uri, version, None) for uri, version in zip(uris, versions, strict=True)]
-    decoded = rows.decoded_table(list(decode_images(items, Intake(PREPROCESS, LimitsConfig()), alone=False)))
+    decoded = decode_block(items, Intake(PREPROCESS, LimitsConfig()), alone=False)
     pixels, numbers = rows.stack_pixels(decoded, size=PREPROCESS.size)
     scores = ensemble.score(torch.from_numpy(pixels.copy()), with_heatmaps=True)
     scored = rows.score_rows(decoded, numbers, scores, contract, run_id="run", heatmaps="all")

@@ -145,7 +145,7 @@ def test_intervals_of_clustered_patients_hold_the_true_values_at_their_nominal_r
     # Patients of three alike images; a score is N(d x label, 1) with a part common to the patient, so that AUROC is
     # Phi(d / sqrt 2), sensitivity at c is Phi(d - c), specificity Phi(c), whatever the correlation. Of 300 simulations
     # a 95 % interval misses Binomial(300, 0.05); percentile intervals of 80 patients run a little short. 0.90 to 0.985
-    # is 4 standard deviations (1.26 %) below and 2.8 above; intervals that drew images would hold about 78 %.
+    # is 4 standard deviations (1.26 %) below and 2.8 above; drawing images would make them short by a root of three.
     random = np.random.default_rng(11)
     separation, cut, repeats = 1.2, 0.6, 300
     true = {

@@ -376,7 +376,7 @@ def test_report_address_typed_in_the_enlarged_view_leaves_it(browser: Chromium, 
     browser.open(written.url)
     browser.click("#panels > .panel[data-index='3'] .enlarge")
     browser.js("location.hash = 'finding=Pleural_effusion'")
-    browser.until("!document.querySelector('#viewer').open")
+    browser.until("!document.querySelector('#viewer .panel')")
     assert browser.js(VISIBLE) == ["b.png", "negative.png", "c.png"]
     assert browser.js("document.querySelectorAll('#panels > .panel').length") == len(CHOSEN)
 

@@ -82,7 +82,12 @@ def _levels(rows: list[Document], name: str) -> Table:
 
 def _findings(study: Document) -> Table:
     """AUROC of error detection per finding, of confidence and of the best signal of agreement."""
-    names = list(dict.fromkeys(name for values in study["findings"].values() for name in values))
-    labels = [study["signals"][name]["label"] if name in study["signals"] else spoken(name) for name in names]
-    rows = [[spoken(finding), *(values.get(name) for name in names)] for finding, values in study["findings"].items()]
-    return Table("AUROC of error detection per finding", ["Finding", *labels], rows)
+    heads = {
+        "num_decisions": "Decisions",
+        "num_errors": "Errors",
+        "confidence": "Confidence",
+        "best": "Best signal of agreement",
+        "difference": "Difference",
+    }
+    rows = [[spoken(finding), *(values[name] for name in heads)] for finding, values in study["findings"].items()]
+    return Table("AUROC of error detection per finding", ["Finding", *heads.values()], rows)

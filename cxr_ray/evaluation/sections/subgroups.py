@@ -5,6 +5,7 @@ from typing import Any
 
 from cxr_ray.evaluation.charts import Bar, forest
 from cxr_ray.evaluation.sections.blocks import Cell, Figure, Figures, Section, Table, Words, spoken
+from cxr_ray.evaluation.sections.performance import MEASURES
 
 Document = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ def _forest(column: str, groups: Document, low: float, macro: float | None) -> F
 def _gaps(gaps: Document) -> list[Table]:
     """Best minus worst group of every column and measure."""
     rows: list[list[Cell]] = [
-        [spoken(column), spoken(measure), gap, gap["best"], gap["worst"]]
+        [spoken(column), MEASURES.get(measure, spoken(measure)), gap, gap["best"], gap["worst"]]
         for column, measures in gaps.items()
         for measure, gap in measures.items()
     ]
