@@ -87,7 +87,7 @@ def over_cluster(
             for result in finished:
                 each(ray.get(result))
             if stop.is_set():
-                raise StoppedError("Stopped on request before anything was scored; the same command begins anew.")
+                raise StoppedError
 
 
 def _call(function: Callable[..., Answer], given: tuple[Any, ...], stores: dict[str, Any]) -> Answer:

@@ -8,6 +8,7 @@
     ├── LeaseError       another run is at work on this output, or has taken it over
     ├── StoppedError     a run was asked to stop before there was anything to account for
     ├── ClusterError     a cluster has not the nodes that a job needs
+    ├── DeviceError      a GPU or CPU has not the memory that scoring needs, or stopped working
     ├── StorageError     a folder or an object store did not answer as needed      (carries a fault)
     └── DecodeError      these bytes cannot become a model input                   (carries a fault)
 
@@ -184,9 +185,21 @@ class StoppedError(CxrRayError):
 
     exit_code = 143  # as a shell has it for a process that SIGTERM ended
 
+    def __init__(
+        self, sentence: str = "Stopped on request before anything was scored; the same command begins anew."
+    ) -> None:
+        """By default what a run says that had not begun to score."""
+        super().__init__(sentence)
+
 
 class ClusterError(CxrRayError):
     """A cluster has not the nodes that a job needs."""
+
+    exit_code = 1
+
+
+class DeviceError(CxrRayError):
+    """A GPU or CPU has not the memory that scoring needs, or stopped working."""
 
     exit_code = 1
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from cxr_ray.cli.terminal import (
     AsJson,
     Debug,
     Output,
+    ScoringAddress,
     app,
     log_lines,
     print_result,
@@ -90,6 +92,9 @@ def score(
     ensemble: Annotated[str, typer.Option(help="Folder or s3:// prefix of the ensemble bundle.")],
     output: Annotated[str, typer.Option(help="Folder or s3:// prefix of the scores; the same one continues.")],
     heatmaps: Annotated[str | None, typer.Option(help="Findings with a heat map: positive, all or none.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, or bf16: faster where the device has it, probabilities within 0.01.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score at most this many images now.")] = None,
     since: Annotated[
         str | None, typer.Option(help="Leave out what was last modified before: 2026-11-01, 36h or 2d ago.")
@@ -102,19 +107,30 @@ def score(
         list[str] | None, typer.Option("--set", help="One setting, e.g. batch_size=16; may be repeated.")
     ] = None,
     rescore: Annotated[bool, typer.Option(help="Add rows of another ensemble to an output that holds scores.")] = False,
-    address: Address = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="local: this machine alone, without Ray; ray: a cluster; auto, the default: ray with --address,"
+            " RAY_ADDRESS or several GPUs, else local."
+        ),
+    ] = None,
+    address: ScoringAddress = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Score every image that OUTPUT does not hold yet: one accounted row each. The same command again continues."""
     with reporting(debug):
-        given = {"heatmaps": heatmaps, "since": since, "include": include}
+        given = {"heatmaps": heatmaps, "since": since, "include": include, "engine": engine, "precision": precision}
         stated = tuple(f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None)
         settings = _score_config(config, (*(overrides or ()), *stated))
         from cxr_ray.scoring.drain import stop_on_sigterm
+        from cxr_ray.scoring.engine import needs_ray
         from cxr_ray.scoring.run import score as run_scoring
 
-        with ray_session(address, debug=debug), stop_on_sigterm() as stop:
+        session = (
+            ray_session(address, debug=debug) if needs_ray(settings.engine, address) else redirect_stdout(sys.stderr)
+        )
+        with session, stop_on_sigterm() as stop:
             result = run_scoring(
                 inputs,
                 bundle=ensemble,

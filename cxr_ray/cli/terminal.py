@@ -24,6 +24,9 @@ app = typer.Typer(
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to use, e.g. auto or ray://host:10001; default: a local one.")
 ]
+ScoringAddress = Annotated[
+    str | None, typer.Option(help="Ray cluster to use, e.g. auto or ray://host:10001; default: see --engine.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
 Digest = Annotated[str | None, typer.Option(help="Which ensemble's rows, when OUT holds several.")]

@@ -18,9 +18,18 @@ _SIDECARS = (
 )
 
 
+EngineName = Literal["auto", "local", "ray"]
+Precision = Literal["fp32", "bf16"]
+
+
 class ScoreConfig(Section):
     """One scoring run: images in, one row each out."""
 
+    engine: EngineName = Field(
+        "auto",
+        description="Who does the work: `local` this machine without Ray, `ray` a cluster. auto: Ray where an address"
+        " is given or in RAY_ADDRESS, or where this machine has several GPUs, else local.",
+    )
     limits: LimitsConfig = LimitsConfig()
     gate: GateConfig = GateConfig()
     storage: StorageConfig = StorageConfig()
@@ -58,12 +67,21 @@ class ScoreConfig(Section):
         " Size: M x G x G bytes a reported finding before compression; 768 of three members at 16 x 16 became 480 for"
         " smooth invented maps.",
     )
-    batch_size: int = Field(32, ge=1, description="Images per forward pass.")
+    batch_size: int = Field(
+        32, ge=1, description="Images per forward pass; halved as often as the device's memory asks for it."
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="Numbers the backbones compute with; outputs, probabilities and maps are float32 with both. bf16 is"
+        " faster on GPUs and on CPUs with bfloat16 units, and moves probabilities by up to 0.01.",
+    )
     rows_per_file: int | None = Field(
         None, ge=1, description="Rows of one score file; None: 1/20 of the run, 64 to 4096."
     )
     images_per_task: int = Field(32, ge=1, description="Images one decode task fetches and decodes.")
-    actors: int | None = Field(None, ge=1, description="Ensemble actors; None: one per GPU, or one per CPU.")
+    actors: int | None = Field(
+        None, ge=1, description="Ensemble actors, threads in local runs; None: one per GPU, or one per CPU."
+    )
     max_fault_share: float = Field(
         1.0, ge=0.0, le=1.0, description="Share of faulted images above which the exit code is 3."
     )

@@ -53,74 +53,121 @@ def each_in_a_child(
     (SIGKILL, the kernel's way of getting memory back) is tried once more. Raises ChildProcessError where a child does
     not come so far as to begin, which no item is to blame for.
     """
-    rest, killed = list(items), 0
-    while rest:
-        answered = 0
-        with _child(function, arguments, rest) as process:
-            answers = _answers(process)
-            if next(answers, None) != _READY:
-                raise ChildProcessError(f"A child of {sys.executable} ended with {process.wait()} before it began.")
-            for failed, result in answers:
-                answered += 1
-                if failed:
-                    raise result
-                yield result
-            code = process.wait()
-        killed = killed + 1 if code == -signal.SIGKILL and answered == 0 else int(code == -signal.SIGKILL)
-        if killed == 1:  # by the kernel for want of memory, most likely, and not for what this item is
-            rest = rest[answered:]
-            continue
-        if answered < len(rest):
-            yield Died(timed_out=code == -signal.SIGALRM, signal_number=-code if code < 0 else None)
-        rest = rest[answered + 1 :]
+    child = None
+    try:
+        for item in items:
+            child = child or Child(function, arguments)
+            found = child.ask(item)
+            if found == _KILLED:  # by the kernel for want of memory, most likely, and not for what this item is
+                child.close()
+                child = Child(function, arguments)
+                found = child.ask(item)
+            yield found
+            if isinstance(found, Died):
+                child.close()
+                child = None
+    finally:
+        if child is not None:
+            child.close()
+
+
+_KILLED = Died(timed_out=False, signal_number=signal.SIGKILL)
+
+
+class Child:
+    """A fresh interpreter that applies one function to what it is given, one thing after the other.
+
+    It ends when its parent does. Deaf to Ctrl-C and SIGTERM, which reach whole groups of processes: they are for the
+    parent to answer.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+        """Start it; `function` and `arguments` as for `each_in_a_child`."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with _blocked(signal.SIGINT, signal.SIGTERM):  # what is blocked stays so in the child
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            )
+        self._tell((function.__module__, function.__qualname__, dict(arguments)))
+        self._began = False
+
+    def ask(self, item: Any) -> Any | Died:
+        """What the function makes of `item`, or how the child died of it. Raises what it raises, ChildProcessError."""
+        self._began = self._began or self._answer() == _READY
+        if not self._began:
+            code = self._process.wait()
+            self.close()
+            raise ChildProcessError(f"A child of {sys.executable} ended with {code} before it began.")
+        self._tell(item)
+        answer = self._answer()
+        if answer is None:
+            code = self._process.wait()
+            return Died(timed_out=code == -signal.SIGALRM, signal_number=-code if code < 0 else None)
+        failed, result = answer
+        if failed:
+            raise result
+        return result
+
+    def kill(self) -> None:
+        """End it, whatever it does; a thread that waits for its answer learns that it died."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it, and forget what it was told and has said."""
+        self.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # what it was not told any more
+                    pipe.close()
+
+    def _tell(self, what: Any) -> None:
+        """Send it something; that it is dead shows when it does not answer."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            pickle.dump(what, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _answer(self) -> tuple[bool, Any] | None:
+        """The next thing it says: whether the function raised, and the result; None when it died."""
+        assert self._process.stdout is not None
+        try:
+            answer: tuple[bool, Any] = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):  # the latter: it died while it was writing
+            return None
+        return answer
 
 
 @contextmanager
-def _child(
-    function: Callable[..., Any], arguments: Mapping[str, Any], items: list[Any]
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """A fresh interpreter that has its work and answers on its standard output."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    )
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Signals that come while the block runs are dealt with after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        assert process.stdin is not None
-        work = (function.__module__, function.__qualname__, dict(arguments), items)
-        with suppress(BrokenPipeError):  # it died before: what it answers, nothing, says so
-            pickle.dump(work, process.stdin)
-            process.stdin.close()
-        yield process
+        yield
     finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _answers(process: "subprocess.Popen[bytes]") -> Iterator[tuple[bool, Any]]:
-    """What the child says of one item after the other, until it ends: whether it raised, and the result."""
-    assert process.stdout is not None
-    while True:
-        try:
-            yield pickle.load(process.stdout)
-        except (EOFError, pickle.UnpicklingError):  # the latter: it died while it was writing
-            return
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(given: BinaryIO, answers: BinaryIO) -> None:
-    """The child: apply the function to each item and answer at once."""
-    module, name, arguments, items = pickle.load(given)
+    """The child: apply the function to each item as it comes, until there are no more."""
+    module, name, arguments = pickle.load(given)
     function = getattr(importlib.import_module(module), name)
     pickle.dump(_READY, answers)
     answers.flush()
-    for item in items:
+    while True:
+        try:
+            item = pickle.load(given)
+        except (EOFError, pickle.UnpicklingError):  # the latter: the parent died while it was writing
+            return
         try:
             answer = (False, function(item, **arguments))
         except Exception as error:  # handed to the parent, which raises it
             answer = (True, error)
-        pickle.dump(answer, answers)
-        answers.flush()
+        try:
+            pickle.dump(answer, answers)
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(0)  # the parent is gone, and a flush at the end would fail once more
 
 
 if __name__ == "__main__":

@@ -14,9 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -136,6 +133,8 @@ def fit_scaling(method: Fitted, probabilities: Array, labels: Array) -> Scaling 
 def _platt(logits: Array, truth: Array) -> Scaling | None:
     """Slope and intercept. Source: Platt 1999, Probabilistic outputs for support vector machines."""
     centre, width = float(logits.mean()), float(logits.std())
+    from sklearn.linear_model import LogisticRegression  # a second to import, and scoring fits nothing
+
     # In units of their own width: the optimiser and its penalty would else depend on how large the logits are.
     model = LogisticRegression(C=_PENALTY).fit(((logits - centre) / width)[:, None], truth)
     slope = float(model.coef_[0, 0]) / width
@@ -153,6 +152,8 @@ def _temperature(logits: Array, truth: Array) -> Scaling | None:
         nats = np.logaddexp(0.0, slope * scaled) - truth * slope * scaled
         return float(nats.sum() + slope**2 / (2 * _PENALTY))
 
+    from scipy.optimize import minimize_scalar
+
     # Convex: the penalty alone keeps the slope below the square root of 2 * C * N * log(2).
     highest = float(np.sqrt(2 * _PENALTY * len(truth)))
     found = minimize_scalar(loss, bounds=(0.0, highest), method="bounded", options={"xatol": 1e-8 * highest})
@@ -165,6 +166,8 @@ def _isotonic(values: Array, truth: Array) -> Scaling | None:
     Source: Zadrozny 2002, Transforming classifier scores into accurate multiclass probability estimates; Platt 1999,
     section 2.2, for the bounds 1 / (negatives + 2) and (positives + 1) / (positives + 2).
     """
+    from sklearn.isotonic import IsotonicRegression
+
     positives, negatives = truth.sum(), (1 - truth).sum()
     bounds = {"y_min": float(1 / (negatives + 2)), "y_max": float((positives + 1) / (positives + 2))}
     model = IsotonicRegression(**bounds, out_of_bounds="clip").fit(values, truth)

@@ -16,13 +16,16 @@ from torch import Tensor
 
 from cxr_ray import __version__, storage
 from cxr_ray.config import Combination, PreprocessConfig, digest_of
-from cxr_ray.errors import BundleError, ConfigError, StorageError
+from cxr_ray.config.scoring import Precision
+from cxr_ray.errors import BundleError, ConfigError, DeviceError, StorageError
 from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.models import agreement, heatmaps
 from cxr_ray.models.calibration import Calibration
 from cxr_ray.models.member import Member, MemberSpec, load, load_spec, load_weights
+from cxr_ray.models.precision import check_precision, prepared
 
-GOLDEN_TOLERANCE = 1e-3  # of a probability; float32 on another device or thread count differs by about 1e-6
+# Of a probability. float32 on another device or thread count differs by about 1e-6, bfloat16 by about 2e-3.
+GOLDEN_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 1e-2}
 HeatmapMethod = Literal["gradcam", "gradcam++", "layercam", "eigencam"]
 
 
@@ -117,6 +120,7 @@ class Ensemble:
     spec: EnsembleSpec
     members: tuple[Member, ...]
     device: torch.device
+    precision: Precision = "fp32"  # of the members' backbones
 
     def score(
         self,
@@ -184,17 +188,28 @@ def combine_probabilities(probabilities: Tensor, thresholds: Tensor, *, rule: Co
     return voted[chosen, torch.arange(voted.shape[1], device=voted.device)].float()
 
 
-def load_ensemble(bundle: str, *, device: str = "cpu") -> Ensemble:
+def load_ensemble(bundle: str, *, device: str = "cpu", precision: Precision = "fp32") -> Ensemble:
     """Load, check and warm a bundle: every member, the digests, and the golden image's scores on this device.
 
     Raises:
         BundleError: Something is missing, edited, inconsistent, or scores differently here.
+        ConfigError: The device has no such precision.
+        DeviceError: The members do not fit into its memory.
     """
+    check_precision(torch.device(device), precision)
     spec, members = _read_specs(bundle)
     folders = (storage.join(bundle, "members", name) for name in spec.members)
-    networks = tuple(load_weights(*pair).to(device) for pair in zip(folders, members, strict=True))
-    ensemble = Ensemble(spec, networks, torch.device(device))
-    _check_golden(ensemble, bundle)
+    try:
+        networks = tuple(
+            prepared(load_weights(*pair), device, precision) for pair in zip(folders, members, strict=True)
+        )
+        ensemble = Ensemble(spec, networks, torch.device(device), precision)
+        _check_golden(ensemble, bundle)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"The {len(members)} members of {bundle} do not fit into the memory that is left on {device}; end what"
+            " else runs there, use an ensemble of fewer members, or score on the CPU."
+        ) from error
     return ensemble
 
 
@@ -287,10 +302,11 @@ def _check_golden(ensemble: Ensemble, bundle: str) -> None:
         raise BundleError(f"{bundle}/golden is not what cxr-ray writes; copy the whole bundle again.") from error
     found = ensemble.score(_batch_of_one(image), with_heatmaps=False).member_probabilities[:, 0].cpu()
     worst = float((found - wanted).abs().max())
-    if not worst <= GOLDEN_TOLERANCE:
+    allowed = GOLDEN_TOLERANCE[ensemble.precision]
+    if not worst <= allowed:
         raise BundleError(
             f"The golden image of {bundle} scores differently on {ensemble.device} by {worst:.4f} (allowed"
-            f" {GOLDEN_TOLERANCE}); check the device and the versions of torch and timm."
+            f" {allowed}); check the device and the versions of torch and timm."
         )
 
 

@@ -6,10 +6,10 @@ Create, save and load (safetensors + member.json). Knows no other member, no cal
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cxr_ray import storage
 from cxr_ray.config import MemberConfig
+from cxr_ray.config.scoring import Precision
 from cxr_ray.errors import BundleError, ConfigError, StorageError
 
 
@@ -68,6 +69,7 @@ class Member(nn.Module):
         super().__init__()
         self.offset = offset
         self.backbone = backbone
+        self.precision: Precision = "fp32"  # of `features`; the head's is float32
         self.size, self.mean, self.std = size, mean, std
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -79,8 +81,11 @@ class Member(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The last feature map (B, C, h, w) of model inputs (B, 1, S, S)."""
-        maps: Tensor = self.backbone.forward_features(self.prepare(images))  # type: ignore[operator]
-        return maps
+        pixels, forward = self.prepare(images), cast(Callable[[Tensor], Tensor], self.backbone.forward_features)
+        if self.precision == "fp32":
+            return forward(pixels)
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            return forward(pixels).float()
 
     def head(self, features: Tensor) -> Tensor:
         """Logits (B, F) of a feature map (B, C, h, w)."""

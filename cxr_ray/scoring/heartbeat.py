@@ -1,6 +1,7 @@
-"""Signs of life of a run: its lease, a heartbeat file in its output, Prometheus metrics, and lines in its log.
+"""Signs of life of a run: its lease, a heartbeat file in its output, metrics, and lines in its log.
 
-A thread of the driver gives them while the pipeline works, so that they come whatever the pipeline waits for.
+A thread of the driver gives them while the pipeline works, so that they come whatever the pipeline waits for. Knows no
+Ray.
 """
 
 import json
@@ -8,23 +9,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-import ray
-from ray.exceptions import RayError
-from ray.util import metrics
-
 from cxr_ray import storage
 from cxr_ray.errors import CxrRayError, Fault, LeaseError, StoppedError, StorageError
 from cxr_ray.scoring.lease import Lease
+from cxr_ray.scoring.meter import Watched
 from cxr_ray.scoring.progress import Progress
 from cxr_ray.scoring.worklist import Counts
 
 Log = Callable[[str], None]
-_ANSWER = 10.0  # seconds to wait for the meter
 _TICK = 0.5  # seconds until a wish to stop is passed on
 
 
@@ -40,13 +37,12 @@ class Heartbeat:
         self.progress = Progress()
         self.state = "listing"
         self.facts: dict[str, Any] = {}
-        self.meter: Any = None
+        self.meter: Watched | None = None
         self.lost: LeaseError | None = None
         self._started = datetime.now(UTC)
         self._spoke = self._renewed = time.monotonic()
         self._ended = threading.Event()
         self._complained = False
-        self._gauges = Gauges()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -116,17 +112,16 @@ class Heartbeat:
         """Read the meter, and tell it to drain when the run is asked to stop."""
         if self.meter is None:
             return
-        try:
-            if self.stop.is_set():
-                ray.get(self.meter.drain.remote(), timeout=_ANSWER)  # said anew each time: it may have been restarted
-                if self.state == "scoring":
-                    self.state = "draining"
-                    self.speak("Asked to stop: nothing new is begun, what is in flight is finished and written.")
-            told = ray.get(self.meter.read.remote(), timeout=_ANSWER)
-        except RayError:
-            return  # its node died and it begins anew, or the cluster ends; the next beat shows
-        self.progress.told(told["images"])
-        self._gauges.show(self.progress, told)
+        if self.stop.is_set():
+            if not self.meter.drain():  # said anew each time: it may have been restarted
+                return
+            if self.state == "scoring":
+                self.state = "draining"
+                self.speak("Asked to stop: nothing new is begun, what is in flight is finished and written.")
+        told = self.meter.read()
+        if told is not None:
+            self.progress.told(told["images"])
+            self.meter.show(self.progress, told)
 
     def _send(self) -> None:
         """Write the heartbeat file."""
@@ -150,32 +145,6 @@ class Heartbeat:
         if not self._complained:
             self._complained = True
             self.log(f"A sign of life could not be written: {error.detail}")
-
-
-@dataclass(slots=True)
-class Gauges:
-    """The Prometheus metrics of a run, made when they are first shown; Ray puts `ray_` before their names."""
-
-    made: dict[str, metrics.Gauge] = field(default_factory=dict)
-
-    def show(self, progress: Progress, told: dict[str, dict[str, Any]]) -> None:
-        """Hand the present counts to Ray's metrics agent; without one they go nowhere."""
-        if not self.made:
-            self.made = {
-                "left": metrics.Gauge("cxr_ray_images_left", "Images of the run without a row."),
-                "images": metrics.Gauge("cxr_ray_images", "Images that a stage has done.", tag_keys=("stage",)),
-                "seconds": metrics.Gauge(
-                    "cxr_ray_stage_seconds", "Seconds that all tasks of a stage spent.", tag_keys=("stage",)
-                ),
-                "faults": metrics.Gauge("cxr_ray_faults", "Images with a fault.", tag_keys=("fault",)),
-            }
-        self.made["left"].set(progress.left)
-        for stage, images in progress.stages.items():
-            self.made["images"].set(images, tags={"stage": stage})
-        for stage, seconds in told["seconds"].items():
-            self.made["seconds"].set(seconds, tags={"stage": stage})
-        for fault, images in told["faults"].items():
-            self.made["faults"].set(images, tags={"fault": fault})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,31 @@
-"""What the tasks of a run tell while they work, and whether they shall go on: an actor that all of them ask.
+"""What the stages of a run tell while they work, and whether they shall go on.
 
-Its numbers are for people who watch: they are lost with the node it runs on. What counts are the written rows.
+Its numbers are for people who watch: they are lost with the process that holds them. What counts are the written rows.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cxr_ray.errors import CxrRayError
 
+if TYPE_CHECKING:
+    from cxr_ray.scoring.progress import Progress
+
 STAGES = ("fetch", "decode", "ensemble", "write")
+Told = dict[str, dict[str, Any]]
+
+
+class Watched(Protocol):
+    """A meter as its run's heartbeat sees it, wherever it is."""
+
+    def drain(self) -> bool:
+        """From now on nothing new is begun; False when it did not answer."""
+
+    def read(self) -> Told | None:
+        """All counts, or None when it did not answer."""
+
+    def show(self, progress: "Progress", told: Told) -> None:
+        """Hand the counts to those who collect metrics, if there are any."""
 
 
 class Meter:
@@ -46,28 +58,14 @@ class Meter:
         """Whether what is not begun is to be left."""
         return self.draining
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
         """From now on nothing new is begun."""
         self.draining = True
+        return True
 
-    def read(self) -> dict[str, dict[str, Any]]:
+    def read(self) -> Told:
         """All counts."""
         return {"images": dict(self.images), "seconds": dict(self.seconds), "faults": dict(self.faults)}
 
-
-@contextmanager
-def telling(meter: Any) -> Iterator[None]:
-    """Tell the meter what of ours ends a task: Ray Data hands on no more than its text (2.60)."""
-    try:
-        yield
-    except CxrRayError as error:
-        ray.get(meter.give_up.remote(error))
-        raise
-
-
-def start_meter() -> Any:
-    """The handle of a new meter, on the driver's own node, which lives as long as the driver does."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return (
-        ray.remote(Meter).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here).remote()
-    )
+    def show(self, progress: "Progress", told: Told) -> None:
+        """Nobody collects metrics of a run on one machine."""

@@ -31,6 +31,7 @@ class Progress:
     files: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)  # of the written images, by stage
+    images_per_pass: int | None = None  # the fewest that an ensemble took at a time
     syntaxes: dict[str, list[float]] = field(default_factory=dict)
     stages: dict[str, int] = field(default_factory=dict)  # images that each stage has done, written or not
     marks: deque[tuple[float, dict[str, int]]] = field(default_factory=deque)
@@ -42,6 +43,8 @@ class Progress:
         self.faulted += summary["faulted"]
         self.faults.update(summary["faults"])
         self.seconds.update(summary["seconds"])
+        fewest = summary["images_per_pass"]
+        self.images_per_pass = min(self.images_per_pass or fewest, fewest)
         for syntax, (images, seconds) in summary["syntaxes"].items():
             total = self.syntaxes.setdefault(syntax, [0, 0.0])
             total[0] += images

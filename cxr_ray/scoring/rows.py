@@ -3,8 +3,6 @@
 Shapes: B images of a batch, M members, F findings, S input side, G heat-map grid.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -13,49 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import ndimage
 
-from cxr_ray.images.intake import Decoded
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.models.ensemble import Scores
 from cxr_ray.scoring import table
-from cxr_ray.scoring.table import BOX, FAULTED, FINDING, HEADER, IDENTITY, READING, SCORED, Contract
+from cxr_ray.scoring.decoding import BEFORE_SCORES
+from cxr_ray.scoring.table import BOX, FINDING, SCORED, Contract
 
 Heatmaps = Literal["positive", "all", "none"]
 Array = npt.NDArray[Any]
 _BOX_LEVEL = 0.5  # of the map's maximum: the region around the peak that the box encloses
-_BEFORE_SCORES = (*IDENTITY, *HEADER, *READING)
-
-DECODED = pa.schema(
-    [pa.field(c.name, c.type, c.nullable) for c in _BEFORE_SCORES]
-    + [
-        pa.field("pixels", pa.binary()),
-        pa.field("fetch_seconds", pa.float64(), nullable=False),
-        pa.field("decode_seconds", pa.float64(), nullable=False),
-    ]
-)
-
-
-def decoded_table(images: Sequence[Decoded]) -> pa.Table:
-    """The images as one Arrow table; pixels are the S x S bytes of the model input."""
-    return pa.Table.from_pylist([_decoded_row(image) for image in images], schema=DECODED)
-
-
-def _decoded_row(image: Decoded) -> dict[str, Any]:
-    """One image as plain values."""
-    return {
-        **{column.name: getattr(image.header, column.name, None) for column in HEADER},
-        "uri": image.uri,
-        "object_version": image.object_version,
-        "status": SCORED if image.fault is None else FAULTED,
-        "fault": None if image.fault is None else image.fault.value,
-        "fault_detail": image.fault_detail,
-        "voi_source": image.voi_source,
-        "gate": image.gate,
-        "placement": None if image.placement is None else asdict(image.placement),
-        "pixels": None if image.pixels is None else image.pixels.tobytes(),
-        "fetch_seconds": image.fetch_seconds,
-        "decode_seconds": image.decode_seconds,
-    }
 
 
 def stack_pixels(decoded: pa.Table, *, size: int) -> tuple[Array, Array]:
@@ -71,7 +36,7 @@ def score_rows(
 ) -> pa.Table:
     """The score table of a batch: `scores` belong to the row numbers `rows`, all other rows are faulted."""
     total = decoded.num_rows
-    columns: dict[str, Any] = {column.name: decoded[column.name] for column in _BEFORE_SCORES}
+    columns: dict[str, Any] = {column.name: decoded[column.name] for column in BEFORE_SCORES}
     if scores is not None:
         columns |= _score_columns(scores, rows, total, contract)
         reported = _reported(scores, contract, heatmaps)

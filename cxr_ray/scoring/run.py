@@ -9,26 +9,23 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
 from cxr_ray import __version__, storage
-from cxr_ray.cluster import over_cluster
 from cxr_ray.config import ScoreConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.images.gate import check_codes
-from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
-from cxr_ray.scoring import ledger, pipeline, table
+from cxr_ray.models.ensemble import EnsembleSpec
+from cxr_ray.scoring import ledger, table
+from cxr_ray.scoring.engine import Engine, Job, open_engine
 from cxr_ray.scoring.heartbeat import Heartbeat
 from cxr_ray.scoring.lease import Lease
-from cxr_ray.scoring.meter import start_meter
 from cxr_ray.scoring.progress import Progress, bottleneck
 from cxr_ray.scoring.table import Contract
 from cxr_ray.scoring.worklist import Worklist, build_worklist
@@ -59,6 +56,7 @@ class RunResult:
     bottleneck: str | None = None
     advice: str | None = None
     stopped: bool = False
+    reduced_to: int | None = None  # images of a forward pass, where the device's memory did not take `batch_size`
 
     @property
     def adds_up(self) -> bool:
@@ -84,6 +82,11 @@ class RunResult:
             f"Ensemble {self.ensemble_digest}; rows in {self.output}/scores; {self.wall_seconds:.1f} s"
             + (f", held up by {self.bottleneck} (add {self.advice})." if self.bottleneck else "."),
         ]
+        if self.reduced_to:
+            lines.append(
+                f"The memory of a device did not take a whole batch: {self.reduced_to:,} images at a time; say"
+                f" batch_size={self.reduced_to} next time."
+            )
         if self.stopped:
             lines.append("Stopped on request; the same command does the rest.")
         if not self.adds_up:
@@ -103,7 +106,7 @@ def score(
     stop: threading.Event | None = None,
     log: Log,
 ) -> RunResult:
-    """Score every image of `inputs` that OUTPUT does not hold yet, one row each. Needs an initialised Ray.
+    """Score every image of `inputs` that OUTPUT does not hold yet, one row each, by the engine of `config`.
 
     `prepare` is called once it is known that there is work, before the pipeline is fitted to the cluster. Once `stop`
     is set nothing new is begun: what is in flight is finished and written, and the run ends accounted.
@@ -122,8 +125,8 @@ def score(
     storage.configure(config.storage)
     started_at = datetime.now(UTC)
     bundle, output = storage.absolute(bundle), storage.absolute(output)
-    # Loaded whole, and its golden image scored, so that a spoilt bundle is one sentence here and not a dead actor.
-    spec = load_ensemble(bundle).spec
+    engine = open_engine(config.engine)
+    spec = engine.load(bundle, config.precision)
     contract = contract_of(spec)
     storage.check_writable(output)
     run_id = f"{started_at:%Y%m%dT%H%M%S%f}"[:18]
@@ -147,7 +150,7 @@ def score(
             run_id,
             config=config,
             limit=limit,
-            over=partial(over_cluster, stores=config.storage, stop=stop),
+            over=partial(engine.over, stores=config.storage, stop=stop),
             progress=heartbeat.listed,
         )
         heartbeat.speak(_what_is_listed(work))
@@ -155,12 +158,12 @@ def score(
         heartbeat.progress.todo, heartbeat.state = work.todo, "preparing"
         if work.todo and prepare is not None:
             prepare()
-        slots = {} if stop.is_set() else _run_pipeline(work, spec, config, heartbeat, bundle=bundle)
+        slots = {} if stop.is_set() else _do(work, spec, config, heartbeat, engine=engine, bundle=bundle)
         late = ledger.settle(output, contract, run_id, work.known, memory_bytes=config.worklist_bytes)
         if late:
             log(f"{late:,} rows that a dead run's tasks wrote after this run had begun were dropped for its own.")
         progress = heartbeat.progress
-        narrowest, advice = bottleneck(dict(progress.seconds), slots)
+        narrowest, advice = bottleneck(dict(progress.seconds), dict(slots))
         result = RunResult(
             run_id=run_id,
             output=output,
@@ -177,8 +180,15 @@ def score(
             bottleneck=narrowest,
             advice=advice,
             stopped=stop.is_set() and progress.left > 0,
+            reduced_to=_reduced(progress, config),
         )
-        manifest = _run_manifest(result, work, spec, config, progress, inputs=inputs, bundle=bundle, start=started_at)
+        manifest = _run_manifest(
+            *(result, work, spec, config, progress),
+            inputs=inputs,
+            bundle=bundle,
+            engine=engine.name,
+            start=started_at,
+        )
         storage.put(storage.join(output, "runs", f"{run_id}.json"), json.dumps(manifest, indent=2).encode())
         heartbeat.state = "stopped" if result.stopped else "finished"
     return result
@@ -196,44 +206,35 @@ def _what_is_listed(work: Worklist) -> str:
     )
 
 
-def _run_pipeline(
-    work: Worklist, spec: EnsembleSpec, config: ScoreConfig, heartbeat: Heartbeat, *, bundle: str
-) -> dict[str, float]:
+def _do(
+    work: Worklist, spec: EnsembleSpec, config: ScoreConfig, heartbeat: Heartbeat, *, engine: Engine, bundle: str
+) -> Mapping[str, float]:
     """Score a worklist, and return how many tasks of each stage worked at the same time."""
     if not work.todo:
         return {}
-    cluster = {name: float(amount) for name, amount in ray.cluster_resources().items()}
-    plan = pipeline.make_plan(config, cluster)
-    blocks = -(-work.todo // config.images_per_task)  # an actor more would load the ensemble for nothing
-    plan = replace(plan, actors=min(plan.actors, blocks))
-    heartbeat.meter, heartbeat.state = start_meter(), "scoring"
-    heartbeat.speak(f"{plan.actors} ensemble actors on {plan.device}, {cluster.get('CPU', 0):g} CPUs.")
-    dataset = pipeline.score_worklist(
-        [item.uri for item in storage.list_objects(work.uri) if item.uri.endswith(".parquet")],
+    job = Job(
+        parts=tuple(item.uri for item in storage.list_objects(work.uri) if item.uri.endswith(".parquet")),
+        todo=work.todo,
         bundle=bundle,
-        config=config,
         contract=contract_of(spec),
         preprocess=spec.preprocess,
+        config=config,
         output=heartbeat.output,
         run_id=heartbeat.run_id,
         rows_per_file=config.rows_per_file or _rows_per_file(work.todo),
-        plan=plan,
-        meter=heartbeat.meter,
     )
+    begun = engine.begin(job)
+    heartbeat.meter, heartbeat.state = begun.meter, "scoring"
+    heartbeat.speak(begun.words)
     heartbeat.progress.told({})
-    try:
-        for summary in pipeline.summaries(dataset):
+    with closing(begun.summaries()) as summaries:
+        for summary in summaries:
             heartbeat.check()
             heartbeat.progress.written(summary)
-    except RayError as error:
-        why = ray.get(heartbeat.meter.why.remote())
-        if why is None:
-            raise
-        raise why from error
     heartbeat.check()
     heartbeat.progress.told(dict.fromkeys(("fetch", "decode", "ensemble"), heartbeat.progress.done))
     heartbeat.speak(heartbeat.progress.line())
-    return plan.slots()
+    return begun.slots
 
 
 def contract_of(spec: EnsembleSpec) -> Contract:
@@ -270,6 +271,12 @@ def check_output(output: str, contract: Contract, *, rescore: bool) -> None:
             )
 
 
+def _reduced(progress: Progress, config: ScoreConfig) -> int | None:
+    """Images of the smallest forward pass, where it was smaller than asked for."""
+    fewest = progress.images_per_pass
+    return fewest if fewest is not None and fewest < config.batch_size else None
+
+
 def _rows_per_file(todo: int) -> int:
     """Rows of one score file: a twentieth of the run, so that little is lost when it is interrupted."""
     low, high = _ROWS_PER_FILE
@@ -285,6 +292,7 @@ def _run_manifest(
     *,
     inputs: Sequence[str],
     bundle: str,
+    engine: str,
     start: datetime,
 ) -> dict[str, Any]:
     """Everything an auditor asks about a run, as one JSON object."""
@@ -296,6 +304,7 @@ def _run_manifest(
         "wall_seconds": result.wall_seconds,
         "inputs": [storage.absolute(uri) for uri in inputs],
         "worklist": work.uri,
+        "engine": engine,
         "counts": {
             name: getattr(result, name)
             for name in ("listed", "already_done", "deferred", "scored", "faulted", "left_out", "too_old")
@@ -310,6 +319,8 @@ def _run_manifest(
             "thresholds": spec.thresholds,
         },
         "files": progress.files,
+        "precision": config.precision,
+        "images_per_pass": progress.images_per_pass,
         "cpu_seconds_by_stage": stages,
         "bottleneck": result.bottleneck,
         "advice": result.advice and f"add {result.advice}",

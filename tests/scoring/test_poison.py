@@ -27,14 +27,15 @@ def write_poison(path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_score_poisonous_files_cost_one_fault_row_each_and_a_bounded_time(bundle, tmp_path):
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_score_poisonous_files_cost_one_fault_row_each_and_a_bounded_time(engine, bundle, tmp_path):
     archive, output = tmp_path / "archive", tmp_path / "out"
     for number in range(24):
         write_image(archive / f"film_{number:02d}.png", seed=number)
     for number, kind in enumerate((*EXPECTED, "abort")):
         write_poison(archive / f"film_{5 * number:02d}_{kind}.png", kind)
     command = [sys.executable, "-m", "cxr_ray.cli", "score", str(archive), "--json", "--ensemble", bundle]
-    settings = ["--set", "limits.decode_seconds=2", "--set", "images_per_task=8"]
+    settings = ["--engine", engine, "--set", "limits.decode_seconds=2", "--set", "images_per_task=8"]
     path = os.pathsep.join(filter(None, (str(POISON), os.environ.get("PYTHONPATH"))))
     started = time.monotonic()
     done = subprocess.run(

@@ -14,7 +14,8 @@ from cxr_ray.images.header import Header
 from cxr_ray.images.intake import Decoded
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.models.ensemble import load_ensemble
-from cxr_ray.scoring.rows import decoded_table, locate, score_rows, stack_pixels
+from cxr_ray.scoring.decoding import decoded_table
+from cxr_ray.scoring.rows import locate, score_rows, stack_pixels
 from cxr_ray.scoring.run import contract_of
 from cxr_ray.scoring.table import rows_of
 from tests.scoring.conftest import CONTRACT, write_rows

@@ -1,4 +1,4 @@
-"""Whole scoring runs through Ray: accounting, what is new work, and what is refused."""
+"""Whole scoring runs: accounting, what is new work, and what is refused."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import duckdb
@@ -28,6 +29,12 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 FAST = ScoreConfig(rows_per_file=5, images_per_task=4, batch_size=4, actors=1)
 
 
+@pytest.fixture(params=["local", "ray"])
+def fast(request: pytest.FixtureRequest) -> ScoreConfig:
+    """FAST on either engine."""
+    return FAST.model_copy(update={"engine": request.param})
+
+
 def run(archive: Path | str, bundle: str, output: Path, config: ScoreConfig = FAST, **options: object) -> RunResult:
     inputs = [str(archive)] if isinstance(archive, Path | str) else archive
     lines: list[str] = []
@@ -39,8 +46,8 @@ def statuses(output: Path) -> Counter[str]:
     return Counter(table["status"].to_pylist())
 
 
-def test_score_good_and_bad_files_one_accounted_row_each(archive, bundle, tmp_path):
-    result = run(archive, bundle, tmp_path / "out")
+def test_score_good_and_bad_files_one_accounted_row_each(fast, archive, bundle, tmp_path):
+    result = run(archive, bundle, tmp_path / "out", fast)
     assert (result.listed, result.scored, result.faulted, result.left_out) == (13, 10, 3, 2)
     assert result.faults == {"corrupt": 1, "empty_file": 1, "not_an_image": 1}
     assert result.adds_up
@@ -82,8 +89,8 @@ def test_score_limit_leaves_the_rest_for_later(archive, bundle, tmp_path):
     assert (second.already_done, second.scored + second.faulted) == (4, 9)
 
 
-def test_score_interrupted_run_is_completed_without_doubling(archive, bundle, tmp_path):
-    run(archive, bundle, tmp_path / "out", limit=8)
+def test_score_interrupted_run_is_completed_without_doubling(fast, archive, bundle, tmp_path):
+    run(archive, bundle, tmp_path / "out", fast, limit=8)
     # What a killed driver leaves behind: score files and a worklist, but no run manifest.
     for item in (tmp_path / "out" / "runs").iterdir():
         item.unlink()
@@ -92,7 +99,7 @@ def test_score_interrupted_run_is_completed_without_doubling(archive, bundle, tm
     lost = verify(str(tmp_path / "out"))
     assert len(lost.problems) == 1
     assert "have no row" in lost.problems[0]
-    second = run(archive, bundle, tmp_path / "out")
+    second = run(archive, bundle, tmp_path / "out", fast)
     assert second.already_done + second.scored + second.faulted == 13
     assert 0 < second.already_done < 8
     assert statuses(tmp_path / "out") == {"scored": 10, "faulted": 3}
@@ -187,13 +194,13 @@ def test_verify_row_removed_or_doubled_is_found(archive, bundle, tmp_path):
     assert any("have no row" in problem for problem in verify(str(tmp_path / "out")).problems)
 
 
-def test_score_patient_key_is_a_hash_only_with_a_key(bundle, tmp_path, monkeypatch):
+def test_score_patient_key_is_a_hash_only_with_a_key(fast, bundle, tmp_path, monkeypatch):
     from pydicom.data import get_testdata_file
 
     folder = tmp_path / "films"
     folder.mkdir()
     shutil.copy(get_testdata_file("CT_small.dcm"), folder / "ct.dcm")
-    config = FAST.model_copy(update={"gate": FAST.gate.model_copy(update={"modalities": ("CT",)})})
+    config = fast.model_copy(update={"gate": fast.gate.model_copy(update={"modalities": ("CT",)})})
     run(folder, bundle, tmp_path / "out", config)
     table, _ = read_scores(str(tmp_path / "out"), wanted=["patient_key", "status"])
     assert table.to_pylist() == [{"patient_key": None, "status": "scored"}]
@@ -201,7 +208,7 @@ def test_score_patient_key_is_a_hash_only_with_a_key(bundle, tmp_path, monkeypat
     assert b"CompressedSamples" not in written
 
 
-def test_score_archives_beside_files_one_row_per_member(archive, bundle, tmp_path):
+def test_score_archives_beside_files_one_row_per_member(fast, archive, bundle, tmp_path):
     """The same ten films as files, in a zip, a tar and a tar.gz; and a CT as DICOM, a damaged zip and an empty one."""
     from pydicom.data import get_testdata_file
 
@@ -213,7 +220,7 @@ def test_score_archives_beside_files_one_row_per_member(archive, bundle, tmp_pat
     with zipfile.ZipFile(archive / "ct.zip", "w") as ct:
         ct.write(get_testdata_file("CT_small.dcm"), "study/CT000001")
     zipfile.ZipFile(archive / "empty.zip", "w").close()
-    result = run(archive, bundle, tmp_path / "out")
+    result = run(archive, bundle, tmp_path / "out", fast)
     assert (result.listed, result.scored, result.faulted) == (4 * 13 + 2, 4 * 10, 4 * 3 + 2)
     assert result.left_out == 4 * 2 + 1
     assert result.faults == {"corrupt": 4, "empty_file": 4, "not_an_image": 4, "bad_archive": 1, "wrong_modality": 1}
@@ -226,10 +233,10 @@ def test_score_archives_beside_files_one_row_per_member(archive, bundle, tmp_pat
     )
     assert frame.loc[places[1], "object_version"] == storage.stat(str(archive / "packed.zip")).version
     assert verify(str(tmp_path / "out")).problems == ()
-    again = run(archive, bundle, tmp_path / "out")
+    again = run(archive, bundle, tmp_path / "out", fast)
     assert (again.already_done, again.scored + again.faulted) == (4 * 13 + 2, 0)
     os.utime(archive / "packed.tar", ns=(7, 7))
-    changed = run(archive, bundle, tmp_path / "out")
+    changed = run(archive, bundle, tmp_path / "out", fast)
     assert (changed.already_done, changed.scored, changed.faulted) == (3 * 13 + 2, 10, 3)
 
 
@@ -242,3 +249,23 @@ def test_make_plan_leaves_a_cpu_for_ray_data_and_uses_every_gpu():
     assert (plan.actors, plan.actor_gpus, plan.device) == (4, 1.0, "cuda")
     with pytest.raises(ConfigError, match="at least 2 CPUs"):
         make_plan(ScoreConfig(), {"CPU": 1})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus"),
+    [([2, 2], 0), ([2, 2], 2), ([1, 1, 1], 0), ([1, 1], 0), ([3, 1, 1], 0), ([4, 2, 2], 0), ([8] * 3, 6), ([2] * 9, 9)],
+)
+def test_make_plan_a_whole_cpu_is_free_on_one_node_however_the_actors_lie(nodes, gpus):
+    plan = make_plan(ScoreConfig(), {"CPU": sum(nodes), "GPU": gpus}, nodes=len(nodes))
+    cells = [int(cpus / plan.actor_cpus + 1e-9) for cpus in nodes]  # actors that fit on each
+    ways = [way for way in product(*(range(cell + 1) for cell in cells[:4])) if sum(way) <= plan.actors]
+    for way in ways if len(nodes) <= 4 else [(1,) * len(nodes)]:
+        if sum(way) == plan.actors:
+            free = [cpus - there * plan.actor_cpus for cpus, there in zip(nodes, way, strict=True)]
+            assert max(free) >= 1 - 1e-9, way
+    assert plan.actors >= 1
+
+
+def test_make_plan_gpu_nodes_of_one_cpu_are_refused_in_one_sentence():
+    with pytest.raises(ConfigError, match=r"^4 nodes have 4 CPUs in all; give one of them more than one CPU\.$"):
+        make_plan(ScoreConfig(), {"CPU": 4, "GPU": 4}, nodes=4)

@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from cxr_ray.scoring.heartbeat import read_status
 from cxr_ray.scoring.verify import verify
 from tests.conftest import write_image
+from tests.scoring.test_local import decoders_of
 
 COMMAND = [sys.executable, "-m", "cxr_ray.cli", "score"]
 SETTINGS = ["--set", "images_per_task=8", "--set", "rows_per_file=16", "--set", "progress_every=2", "--set", "actors=1"]
@@ -32,11 +34,17 @@ def large_archive(tmp_path: Path) -> Path:
     return folder
 
 
-def start(archive: Path, bundle: str, output: Path, log: Path) -> subprocess.Popen[str]:
+@pytest.fixture(params=["local", "ray"])
+def command(request: pytest.FixtureRequest) -> list[str]:
+    """`cxr-ray score` on either engine."""
+    return [*COMMAND, "--engine", request.param]
+
+
+def start(command: list[str], archive: Path, bundle: str, output: Path, log: Path) -> subprocess.Popen[str]:
     """A run in the background."""
     with log.open("w") as stderr:
-        command = [*COMMAND, str(archive), "--ensemble", bundle, "--output", str(output), *SETTINGS, "--json"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        whole = [*command, str(archive), "--ensemble", bundle, "--output", str(output), *SETTINGS, "--json"]
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def wait_for_rows(output: Path, run: subprocess.Popen[str], log: Path, *, more_than: int = 0) -> None:
@@ -58,13 +66,13 @@ def keys(output: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(large_archive, bundle, tmp_path):
+def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(command, large_archive, bundle, tmp_path):
     output, log = tmp_path / "out", tmp_path / "log"
-    with start(large_archive, bundle, output, log) as first:
+    with start(command, large_archive, bundle, output, log) as first:
         wait_for_rows(output, first, log)
         # A second run at the same time is sent away, and leaves the first one alone.
         second = subprocess.run(
-            [*COMMAND, str(large_archive), "--ensemble", bundle, "--output", str(output)],
+            [*command, str(large_archive), "--ensemble", bundle, "--output", str(output)],
             capture_output=True,
             text=True,
             timeout=240,
@@ -91,14 +99,16 @@ def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(large_
 
     # Killed without a word, its lease stays behind; the next run on this machine takes it at once.
     written = len(list((output / "scores").rglob("*.parquet")))
-    with start(large_archive, bundle, output, log) as third:
+    with start(command, large_archive, bundle, output, log) as third:
         wait_for_rows(output, third, log, more_than=written + 1)
+        decoders = decoders_of(third.pid)
         third.kill()
+    assert psutil.wait_procs(decoders, timeout=60)[1] == []
     assert (output / "lease.json").exists()
     before = set(keys(output))
     assert len(keys(output)) == len(before) > result["scored"]
     last = subprocess.run(
-        [*COMMAND, str(large_archive), "--ensemble", bundle, "--output", str(output), "--limit", "40", "--json"],
+        [*command, str(large_archive), "--ensemble", bundle, "--output", str(output), "--limit", "40", "--json"],
         capture_output=True,
         text=True,
         timeout=240,
@@ -116,10 +126,10 @@ def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(large_
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a small disk")
-def test_score_full_disk_stops_with_a_sentence_and_goes_on_later(large_archive, bundle, tmp_path):
+def test_score_full_disk_stops_with_a_sentence_and_goes_on_later(command, large_archive, bundle, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    command = [*COMMAND, str(large_archive), "--ensemble", bundle, "--output", str(output), *SETTINGS]
+    whole = [*command, str(large_archive), "--ensemble", bundle, "--output", str(output), *SETTINGS]
     script = (
         f"mount -t tmpfs -o size=600k tmpfs {output} || exit 77\n"
         '"$@" --limit 400; echo "first: $?"\n'
@@ -128,7 +138,7 @@ def test_score_full_disk_stops_with_a_sentence_and_goes_on_later(large_archive, 
         f"{sys.executable} -m cxr_ray.cli verify {output}\n"
     )
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, "sh", *command],
+        ["unshare", "-rm", "sh", "-c", script, "sh", *whole],
         capture_output=True,
         text=True,
         timeout=480,

@@ -1,0 +1,87 @@
+"""An ensemble in the memory that a device has: batches are halved until they fit."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from cxr_ray.errors import DeviceError
+from cxr_ray.models.ensemble import Ensemble, Scores
+
+Answer = TypeVar("Answer")
+_ALONG_MEMBERS = ("member_probabilities", "member_maps")  # their second axis is the batch, the others' the first
+
+
+class FittedEnsemble:
+    """Scores batches of any size in parts that the device's memory takes, and remembers how large they may be."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        """Everything is taken to fit until it does not."""
+        self.ensemble = ensemble
+        self.most: int | None = None  # images of one forward pass; None: no batch was too large yet
+
+    def score(self, images: Tensor, **how: Any) -> Scores:
+        """What `Ensemble.score` returns, by as few forward passes as the memory allows.
+
+        Raises:
+            DeviceError: A single image does not fit, or the device is gone.
+        """
+        while True:
+            size = min(self.most or len(images), len(images))
+            with device_errors(self.ensemble.device):
+                found = _unless_too_large(lambda size=size: self._in_parts(images, size, how))  # type: ignore[misc]
+            if found is not None:
+                return found
+            if size == 1:
+                raise DeviceError(
+                    f"A single image does not fit into the memory that is left on {self.ensemble.device}; end what"
+                    " else runs there, use an ensemble of fewer members, or --precision bf16."
+                )
+            # Threads that share the device shrink it together, and never let it grow again.
+            self.most = min(self.most or size, (size + 1) // 2)
+            if self.ensemble.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _in_parts(self, images: Tensor, size: int, how: dict[str, Any]) -> Scores:
+        """Scores of images (B, ...) by passes of `size`."""
+        parts = [self.ensemble.score(part, **how) for part in torch.split(images, size)]
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def joined(parts: list[Scores]) -> Scores:
+    """The scores of successive parts of a batch as those of the whole."""
+    values: dict[str, Tensor | None] = {}
+    for name in (field.name for field in fields(Scores)):
+        tensors = [getattr(part, name) for part in parts]
+        values[name] = None if tensors[0] is None else torch.cat(tensors, dim=int(name in _ALONG_MEMBERS))
+    return Scores(**values)  # type: ignore[arg-type]
+
+
+@contextmanager
+def device_errors(device: torch.device) -> Iterator[None]:
+    """Make one sentence of a device that fails. Raises DeviceError."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise DeviceError(
+            f"The device {device} stopped working ({str(error).splitlines()[0]}); what is written stays. Check it"
+            " (nvidia-smi), then run the same command again, or with a device that works."
+        ) from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found no memory; on CPUs it says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _unless_too_large(way: Callable[[], Answer]) -> Answer | None:
+    """What `way` returns, or None where memory ran out; its tensors are free by then."""
+    try:
+        return way()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None

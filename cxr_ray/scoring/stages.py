@@ -1,0 +1,90 @@
+"""The stages of both engines around the decoding: worklist, ensemble, rows, score files. Knows no Ray."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from cxr_ray import storage
+from cxr_ray.config import ScoreConfig, digest_of
+from cxr_ray.models.memory import FittedEnsemble
+from cxr_ray.scoring import rows, table
+from cxr_ray.scoring.lease import check_held
+from cxr_ray.scoring.meter import STAGES
+from cxr_ray.scoring.table import FAULTED, SCORED, Contract
+
+
+def read_part(uri: str) -> pa.Table:
+    """The rows of one part of a worklist. Raises StorageError."""
+    return pq.read_table(pa.BufferReader(storage.get(uri))).replace_schema_metadata()
+
+
+def score_batch(
+    ensemble: FittedEnsemble, decoded: pa.Table, contract: Contract, *, run_id: str, config: ScoreConfig
+) -> tuple[pa.Table, float]:
+    """Score rows of a decoded batch, with what each image took in every stage; and the seconds of the ensemble."""
+    images, places = rows.stack_pixels(decoded, size=contract.size)
+    started = time.perf_counter()
+    scores = None
+    if len(places):
+        scores = ensemble.score(
+            torch.from_numpy(images.copy()),
+            with_heatmaps=config.heatmaps != "none",
+            method=config.heatmap_method,
+            keep_member_maps=config.member_heatmaps,
+        )
+    scored = rows.score_rows(decoded, places, scores, contract, run_id=run_id, heatmaps=config.heatmaps)
+    seconds = time.perf_counter() - started
+    forward = np.zeros(decoded.num_rows)
+    forward[places] = seconds / max(1, len(places))
+    for name in ("fetch_seconds", "decode_seconds"):
+        scored = scored.append_column(name, decoded[name])
+    scored = scored.append_column("ensemble_seconds", pa.array(forward))
+    together = min(ensemble.most or config.batch_size, config.batch_size)
+    return scored.append_column("images_per_pass", pa.array([together] * decoded.num_rows, pa.int32())), seconds
+
+
+def write_file(batch: pa.Table, output: str, contract: Contract, *, run_id: str) -> dict[str, Any]:
+    """Write one score file, whole or not at all, and return its summary.
+
+    The name is a digest of the rows' keys, so a task that is repeated replaces its own file with the same rows. A
+    worker that outlives its driver writes nothing any more once another run has taken over the lease.
+
+    Raises:
+        LeaseError: Another run is at work on the output.
+        StorageError: The output does not take the file.
+    """
+    started = time.perf_counter()
+    schema = table.schema(contract)
+    keys = [batch[name].to_pylist() for name in ("uri", "object_version")]
+    uri = table.file_uri(output, run_id, digest_of(keys))
+    check_held(output, run_id)
+    storage.put(uri, table.encode(batch.select(schema.names).cast(schema)))
+    faults = batch.filter(pc.equal(batch["status"], FAULTED))["fault"]
+    seconds = {name: float(pc.sum(batch[f"{name}_seconds"]).as_py()) for name in STAGES[:3]}
+    return {
+        "uri": uri,
+        "scored": int(pc.sum(pc.equal(batch["status"], SCORED)).as_py()),
+        "faulted": len(faults),
+        "faults": {item["values"]: item["counts"] for item in pc.value_counts(faults).to_pylist()},
+        "seconds": {**seconds, "write": time.perf_counter() - started},
+        "images_per_pass": int(pc.min(batch["images_per_pass"]).as_py()),
+        "syntaxes": _by_syntax(batch),
+    }
+
+
+def _by_syntax(batch: pa.Table) -> dict[str, list[float]]:
+    """Images and decode seconds per transfer syntax; everything that is not DICOM counts as `none`."""
+    grouped = (
+        batch.select(["transfer_syntax_uid", "decode_seconds"])
+        .group_by("transfer_syntax_uid")
+        .aggregate([("decode_seconds", "count"), ("decode_seconds", "sum")])
+    )
+    return {
+        row["transfer_syntax_uid"] or "none": [row["decode_seconds_count"], row["decode_seconds_sum"]]
+        for row in grouped.to_pylist()
+    }
