@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from cxr_ray.images.phantom import write_archive
 from tests.conftest import make_bundle
@@ -16,14 +15,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def address():
     """The address of a cluster of two nodes with two CPUs each, and a head that only heads."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=2, wait=True)
-        yield cluster.address
-    finally:
-        for node in [*cluster.worker_nodes, cluster.head_node]:  # the head last: the others are signed off there
-            cluster.remove_node(node, allow_graceful=False)
+    command = [sys.executable, "-m", "tests.scoring.small_nodes"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            yield next(line.split()[1] for line in cluster.stdout if line.startswith("address "))
+        finally:
+            cluster.stdin.close()
+            cluster.wait(timeout=60)
 
 
 def test_score_nodes_of_two_cpus_each_come_to_an_end(address, tmp_path):
