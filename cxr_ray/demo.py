@@ -25,10 +25,10 @@ from cxr_ray.config import (
 )
 from cxr_ray.evaluation.audit import Audit, audit, write_audit
 from cxr_ray.evaluation.evaluate import Evaluation, evaluate
-from cxr_ray.evaluation.localisation import pointing_game
-from cxr_ray.evaluation.masks import ColumnMasks
+from cxr_ray.evaluation.localisation.masks import ColumnMasks
+from cxr_ray.evaluation.localisation.pointing import pointing_game
 from cxr_ray.evaluation.metrics import macro
-from cxr_ray.evaluation.report import write_report
+from cxr_ray.evaluation.report.html import write_report
 from cxr_ray.images.phantom import FINDINGS, write_archive
 from cxr_ray.scoring.run import RunResult, score
 from cxr_ray.scoring.table import read_scores

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from cxr_ray import autoscale, storage
 from cxr_ray.config import DriftConfig, NightlyConfig
-from cxr_ray.evaluation.drift import Drift, Sample, compare
-from cxr_ray.evaluation.sides import thinned_rows
+from cxr_ray.evaluation.drift.distributions import Drift, Sample, compare
+from cxr_ray.evaluation.drift.sides import thinned_rows
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.scoring import table
 from cxr_ray.scoring.run import RunResult, score

@@ -30,7 +30,7 @@ from pydicom.tag import Tag
 
 from cxr_ray.config import GateConfig, LimitsConfig, PreprocessConfig, ScoreConfig
 from cxr_ray.errors import DecodeError
-from cxr_ray.evaluation.report import write_report
+from cxr_ray.evaluation.report.html import write_report
 from cxr_ray.images.gate import check_gate, check_picture
 from cxr_ray.images.radiograph import decode, read_header
 from cxr_ray.scoring.run import score

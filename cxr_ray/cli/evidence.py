@@ -58,7 +58,7 @@ def evaluate(
 ) -> None:
     """Metrics of a scored set against its labels with intervals: findings, rules, subgroups. Loads no model."""
     from cxr_ray.evaluation.evaluate import evaluate
-    from cxr_ray.evaluation.marks import Marks
+    from cxr_ray.evaluation.localisation.marks import Marks
 
     with reporting(debug):
         result = evaluate(
@@ -148,7 +148,7 @@ def audit(
     """Do the heat maps show the lesions, and what moves the scores: on images whose lesions are marked."""
     from cxr_ray.evaluation.audit import audit as run_audit
     from cxr_ray.evaluation.audit import settings, write_audit
-    from cxr_ray.evaluation.marks import Marks
+    from cxr_ray.evaluation.localisation.marks import Marks
 
     with reporting(debug):
         result = run_audit(
@@ -199,8 +199,8 @@ def drift(
 ) -> None:
     """Have scores, agreement, faults or headers changed between two scored sets? Loads no model."""
     from cxr_ray.config import DriftConfig
-    from cxr_ray.evaluation.comparing import BY, compare_outputs
-    from cxr_ray.evaluation.sides import Choice
+    from cxr_ray.evaluation.drift.comparing import BY, compare_outputs
+    from cxr_ray.evaluation.drift.sides import Choice
 
     before = reference_before.date() if reference_before else None
     with reporting(debug):
@@ -239,9 +239,9 @@ def report(
     debug: Debug = False,
 ) -> None:
     """One self-contained HTML file: accounting, evidence, and a gallery of heat maps on radiographs."""
-    from cxr_ray.evaluation.documents import read_document
     from cxr_ray.evaluation.evaluate import evaluate
-    from cxr_ray.evaluation.report import write_report
+    from cxr_ray.evaluation.report.documents import read_document
+    from cxr_ray.evaluation.report.html import write_report
 
     with reporting(debug):
         found = None

@@ -17,11 +17,11 @@ from cxr_ray import storage
 from cxr_ray.config import AuditConfig
 from cxr_ray.errors import BundleError, ConfigError, ManifestError
 from cxr_ray.evaluation.bootstrap import Interval
-from cxr_ray.evaluation.explaining import scorer
-from cxr_ray.evaluation.marks import COLUMN_MARKS, Marks, find_regions
-from cxr_ray.evaluation.measuring import measure_all
-from cxr_ray.evaluation.shortcuts import ShortcutAudit, shortcut_audit
-from cxr_ray.evaluation.subjects import Film, choose, has_region, read_films, read_subjects
+from cxr_ray.evaluation.localisation.explaining import scorer
+from cxr_ray.evaluation.localisation.marks import COLUMN_MARKS, Marks, find_regions
+from cxr_ray.evaluation.localisation.study import measure_all
+from cxr_ray.evaluation.localisation.subjects import Film, choose, has_region, read_films, read_subjects
+from cxr_ray.evaluation.shortcuts.study import ShortcutAudit, shortcut_audit
 from cxr_ray.labels.tables import read_table
 from cxr_ray.models.ensemble import choose_device, load_ensemble, load_ensemble_spec
 from cxr_ray.scoring.table import Contract, contracts

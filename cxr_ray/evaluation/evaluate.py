@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 
 from cxr_ray import storage
-from cxr_ray.evaluation.agreement import AgreementStudy, agreement_study
+from cxr_ray.evaluation.agreement.study import AgreementStudy, agreement_study
 from cxr_ray.evaluation.bootstrap import MACRO, Interval
-from cxr_ray.evaluation.curves import curves
 from cxr_ray.evaluation.labelled import Labelled, read_labelled
-from cxr_ray.evaluation.marks import COLUMN_MARKS, Marks, located_in
-from cxr_ray.evaluation.measured import Measured, measure
+from cxr_ray.evaluation.localisation.marks import COLUMN_MARKS, Marks, located_in
 from cxr_ray.evaluation.metrics import MEASURES
-from cxr_ray.evaluation.rules import Comparison, compare_rules
-from cxr_ray.evaluation.subgroups import GROUP_MEASURES, Subgroups, choose_columns, compare_groups
+from cxr_ray.evaluation.performance.curves import curves
+from cxr_ray.evaluation.performance.measured import Measured, measure
+from cxr_ray.evaluation.performance.rules import Comparison, compare_rules
+from cxr_ray.evaluation.performance.subgroups import GROUP_MEASURES, Subgroups, choose_columns, compare_groups
 
 WEIGHTED = "weighted"
 NUM_DRAWS = 1000

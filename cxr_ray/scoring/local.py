@@ -29,9 +29,10 @@ from cxr_ray.images.isolation import Child, Died
 from cxr_ray.models.ensemble import Ensemble, EnsembleSpec, choose_device, load_ensemble
 from cxr_ray.models.memory import FittedEnsemble
 from cxr_ray.scoring.decoding import decode_in_child, intake_of, items_of, tally
-from cxr_ray.scoring.engine import Job
-from cxr_ray.scoring.meter import STAGES, Meter
+from cxr_ray.scoring.meter import Meter
+from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.stages import read_part, score_batch, write_file
+from cxr_ray.scoring.work import Job
 
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")

@@ -4,14 +4,11 @@ Its numbers are for people who watch: they are lost with the process that holds 
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from cxr_ray.errors import CxrRayError
+from cxr_ray.scoring.progress import Progress
 
-if TYPE_CHECKING:
-    from cxr_ray.scoring.progress import Progress
-
-STAGES = ("fetch", "decode", "ensemble", "write")
 Told = dict[str, dict[str, Any]]
 
 
@@ -24,7 +21,7 @@ class Watched(Protocol):
     def read(self) -> Told | None:
         """All counts, or None when it did not answer."""
 
-    def show(self, progress: "Progress", told: Told) -> None:
+    def show(self, progress: Progress, told: Told) -> None:
         """Hand the counts to those who collect metrics, if there are any."""
 
 
@@ -67,5 +64,5 @@ class Meter:
         """All counts."""
         return {"images": dict(self.images), "seconds": dict(self.seconds), "faults": dict(self.faults)}
 
-    def show(self, progress: "Progress", told: Told) -> None:
+    def show(self, progress: Progress, told: Told) -> None:
         """Nobody collects metrics of a run on one machine."""

@@ -13,8 +13,8 @@ from cxr_ray.config import StorageConfig
 from cxr_ray.config.scoring import EngineName, Precision
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.scoring import pipeline
-from cxr_ray.scoring.engine import Job
 from cxr_ray.scoring.remote_meter import RemoteMeter
+from cxr_ray.scoring.work import Job
 
 
 class RayEngine:

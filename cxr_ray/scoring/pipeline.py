@@ -21,11 +21,11 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.models.ensemble import choose_device, load_ensemble
 from cxr_ray.models.memory import FittedEnsemble
 from cxr_ray.scoring.decoding import DECODED, decode_block, intake_of, items_of, tally
-from cxr_ray.scoring.engine import Job
-from cxr_ray.scoring.meter import STAGES
+from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.remote_meter import telling
 from cxr_ray.scoring.stages import read_part, score_batch, write_file
 from cxr_ray.scoring.table import Contract
+from cxr_ray.scoring.work import Job
 from cxr_ray.scoring.worklist import WORKLIST
 
 # Of a writing task. Asking for as much as a decoding one, it waited behind all of them on few CPUs: 1,100 images were

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cxr_ray.scoring.meter import STAGES
-
+STAGES = ("fetch", "decode", "ensemble", "write")
 _WINDOW = 60.0  # seconds over which a present rate is taken
 _ADVICE = {
     "fetch": "network: more bandwidth to the storage, or more storage.requests_in_flight",

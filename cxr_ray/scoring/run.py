@@ -23,11 +23,12 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.images.gate import check_codes
 from cxr_ray.models.ensemble import EnsembleSpec
 from cxr_ray.scoring import ledger, table
-from cxr_ray.scoring.engine import Engine, Job, open_engine
+from cxr_ray.scoring.engine import open_engine
 from cxr_ray.scoring.heartbeat import Heartbeat
 from cxr_ray.scoring.lease import Lease
 from cxr_ray.scoring.progress import Progress, bottleneck
 from cxr_ray.scoring.table import Contract
+from cxr_ray.scoring.work import Engine, Job
 from cxr_ray.scoring.worklist import Worklist, build_worklist
 
 Log = Callable[[str], None]

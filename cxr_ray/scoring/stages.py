@@ -14,7 +14,7 @@ from cxr_ray.config import ScoreConfig, digest_of
 from cxr_ray.models.memory import FittedEnsemble
 from cxr_ray.scoring import rows, table
 from cxr_ray.scoring.lease import check_held
-from cxr_ray.scoring.meter import STAGES
+from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.table import FAULTED, SCORED, Contract
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cxr_ray.evaluation.agreement import agreement_study
+from cxr_ray.evaluation.agreement.detection import ERROR_AUROC, detection, estimate
+from cxr_ray.evaluation.agreement.signals import decide
+from cxr_ray.evaluation.agreement.study import agreement_study
+from cxr_ray.evaluation.agreement.verdicts import compared
 from cxr_ray.evaluation.bootstrap import Interval
-from cxr_ray.evaluation.detection import ERROR_AUROC, detection, estimate
-from cxr_ray.evaluation.signals import decide
-from cxr_ray.evaluation.verdicts import compared
 from cxr_ray.models import agreement
 
 FINDINGS = ["effusion", "nodule", "cardiomegaly"]

@@ -14,7 +14,7 @@ from cxr_ray import storage
 from cxr_ray.cli import app
 from cxr_ray.config import AuditConfig, LimitsConfig
 from cxr_ray.evaluation.audit import audit
-from cxr_ray.evaluation.marks import Marks
+from cxr_ray.evaluation.localisation.marks import Marks
 from cxr_ray.images.intake import Intake
 from cxr_ray.images.phantom import FINDINGS, write_archive
 from cxr_ray.models.ensemble import load_ensemble

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_ray.errors import ConfigError, ManifestError
-from cxr_ray.evaluation.boxes import Boxes, parse_frame
+from cxr_ray.evaluation.localisation.boxes import Boxes, parse_frame
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "nih64"
 HEAD = "Image Index,Finding Label,Bbox [x,y,w,h],Unnamed: 6,Unnamed: 7,Unnamed: 8\n"

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from cxr_ray.cli import app
 from cxr_ray.config import DriftConfig
 from cxr_ray.errors import ConfigError
-from cxr_ray.evaluation.comparing import compare_outputs
-from cxr_ray.evaluation.drift import category_shift, histogram, own_bins, psi
-from cxr_ray.evaluation.sides import Choice, map_agreements, read_side
+from cxr_ray.evaluation.drift.comparing import compare_outputs
+from cxr_ray.evaluation.drift.distributions import category_shift, histogram, own_bins, psi
+from cxr_ray.evaluation.drift.sides import Choice, map_agreements, read_side
 from cxr_ray.scoring import table
 from cxr_ray.scoring.table import Contract, encode, read_scores, schema
 from tests.evaluation.invented import CONTRACT, FINDINGS, faulted_row, reported, scored_row

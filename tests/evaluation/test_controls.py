@@ -1,7 +1,7 @@
 import numpy as np
 
-from cxr_ray.evaluation.controls import LesionPrior, centre_map, film_share, random_map
-from cxr_ray.evaluation.subjects import Film, choose
+from cxr_ray.evaluation.localisation.controls import LesionPrior, centre_map, film_share, random_map
+from cxr_ray.evaluation.localisation.subjects import Film, choose
 from cxr_ray.images.preprocess import Placement
 
 PLACE = Placement(2.0, 0.0, 2.0, -8.0)  # 32 x 16 pixels in the middle of 16 x 16

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_ray.evaluation.covering import covered, lengths, most_covered
+from cxr_ray.evaluation.localisation.covering import covered, lengths, most_covered
 from cxr_ray.images.preprocess import Placement
 
 

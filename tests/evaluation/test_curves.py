@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc
 
-from cxr_ray.evaluation.curves import MAX_POINTS, curves, thinned
+from cxr_ray.evaluation.performance.curves import MAX_POINTS, curves, thinned
 
 
 def test_curves_thinned_keep_their_ends_and_their_area():

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy.stats import entropy, ks_2samp
 
 from cxr_ray.config import DriftConfig
-from cxr_ray.evaluation.drift import Sample, chance_level, compare, equal_bins, histogram, ks_distance, psi
+from cxr_ray.evaluation.drift.distributions import (
+    Sample,
+    chance_level,
+    compare,
+    equal_bins,
+    histogram,
+    ks_distance,
+    psi,
+)
 
 FINDINGS = ("Mass", "Nodule", "Hernia")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr_ray.evaluation.faithfulness import area, blurred, curves, order_of, summarise
+from cxr_ray.evaluation.localisation.faithfulness import area, blurred, curves, order_of, summarise
 
 
 def test_curves_of_a_linear_score_are_the_sums_of_the_pixels_taken():

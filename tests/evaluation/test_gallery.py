@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from cxr_ray.evaluation.cohort import read_cohort
-from cxr_ray.evaluation.gallery import MAX_READINGS, Panel, panels, select
+from cxr_ray.evaluation.report.gallery import MAX_READINGS, Panel, panels, select
 from tests.evaluation.invented import (
     CONTRACT,
     FILMS,

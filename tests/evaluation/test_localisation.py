@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from cxr_ray.evaluation.localisation import ALL_FINDINGS, located, pointing_game
+from cxr_ray.evaluation.localisation.pointing import ALL_FINDINGS, located, pointing_game
 from cxr_ray.scoring.table import FINDING
 from tests.evaluation.invented import reported
 

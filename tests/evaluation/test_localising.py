@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from cxr_ray.evaluation.bootstrap import Interval, drawn_weights
-from cxr_ray.evaluation.localising import MEASURES, against_best, mean_interval, measure, segment, summarise, verdict
+from cxr_ray.evaluation.localisation.measures import (
+    MEASURES,
+    against_best,
+    mean_interval,
+    measure,
+    segment,
+    summarise,
+    verdict,
+)
 from cxr_ray.images.preprocess import Placement
 
 PLACE = Placement(2.0, 0.0, 2.0, 0.0)  # a film of 32 x 32 pixels in an input of 16 x 16

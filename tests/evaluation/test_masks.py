@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from cxr_ray.errors import ManifestError
-from cxr_ray.evaluation.masks import ColumnMasks, FolderMasks
+from cxr_ray.evaluation.localisation.masks import ColumnMasks, FolderMasks
 
 
 def test_folder_masks_are_found_by_finding_and_name(tmp_path):

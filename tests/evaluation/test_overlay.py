@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr_ray.config import PreprocessConfig
-from cxr_ray.evaluation.overlay import data_uri, film_jpeg, heat_on_film, heat_png, picture_size, scale_png
+from cxr_ray.evaluation.report.overlay import data_uri, film_jpeg, heat_on_film, heat_png, picture_size, scale_png
 from cxr_ray.images.header import Header
 from cxr_ray.images.preprocess import Placement, preprocess
 from cxr_ray.images.radiograph import Radiograph

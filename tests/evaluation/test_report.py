@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from cxr_ray.errors import FAULT_MEANINGS, ConfigError, Fault
-from cxr_ray.evaluation.documents import read_document
-from cxr_ray.evaluation.report import ReportSummary, write_report
+from cxr_ray.evaluation.report.documents import read_document
+from cxr_ray.evaluation.report.html import ReportSummary, write_report
 from tests.evaluation import documents
 from tests.evaluation.chromium import Chromium
 from tests.evaluation.invented import FILMS, FINDINGS, STRANGE, Scored, faulted_row, scored_row, write_scores

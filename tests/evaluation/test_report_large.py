@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_ray.evaluation.report import write_report
+from cxr_ray.evaluation.report.html import write_report
 from tests.evaluation import documents
 from tests.evaluation.chromium import Chromium
 from tests.evaluation.invented import FINDINGS, GRID, film, scored_row, write_scores

@@ -4,8 +4,8 @@ import torch
 from scipy.stats import spearmanr
 
 from cxr_ray.evaluation.bootstrap import Interval
-from cxr_ray.evaluation.sanity import STEPS, cascade, randomised, similarity, summarise, verdict
-from cxr_ray.evaluation.subjects import Subject
+from cxr_ray.evaluation.localisation.sanity import STEPS, cascade, randomised, similarity, summarise, verdict
+from cxr_ray.evaluation.localisation.subjects import Subject
 from cxr_ray.images.preprocess import Placement
 from tests.models.test_heatmaps import make_member
 

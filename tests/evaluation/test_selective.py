@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from cxr_ray.evaluation.selective import Partial, Ranking, pooled, quantile_bins, risk_coverage
+from cxr_ray.evaluation.agreement.selective import Partial, Ranking, pooled, quantile_bins, risk_coverage
 
 
 def _decisions(seed, *, number=61, patients=17, ties=True):

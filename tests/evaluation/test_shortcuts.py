@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from cxr_ray.errors import ConfigError
-from cxr_ray.evaluation.regions import borders, film, fixed_lungs, hide, widened
-from cxr_ray.evaluation.shortcuts import REGIMES, shortcut_audit
-from cxr_ray.evaluation.subjects import Subject
+from cxr_ray.evaluation.localisation.subjects import Subject
+from cxr_ray.evaluation.shortcuts.regions import borders, film, fixed_lungs, hide, widened
+from cxr_ray.evaluation.shortcuts.study import REGIMES, shortcut_audit
 from cxr_ray.images.phantom.drawing import make_phantom
 from cxr_ray.images.preprocess import Placement
 

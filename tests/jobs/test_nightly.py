@@ -21,7 +21,7 @@ from scipy.stats import ks_2samp
 
 from cxr_ray import storage
 from cxr_ray.config import DriftConfig, NightlyConfig, ScoreConfig
-from cxr_ray.evaluation.drift import Drift, Sample, compare
+from cxr_ray.evaluation.drift.distributions import Drift, Sample, compare
 from cxr_ray.nightly import Night, exit_code, files_by_night, read_sample
 from cxr_ray.scoring import table
 from cxr_ray.scoring.run import RunResult

@@ -15,7 +15,7 @@ from cxr_ray.evaluation.dicom_out.codes import spoken
 from cxr_ray.evaluation.dicom_out.naming import MAKER, NOTICE, equipment, stamp, unique
 from cxr_ray.evaluation.dicom_out.scores import Answer
 from cxr_ray.evaluation.dicom_out.source import Shown, Source
-from cxr_ray.evaluation.overlay import heat_on_film, heat_png, picture_size, scale_png
+from cxr_ray.evaluation.report.overlay import heat_on_film, heat_png, picture_size, scale_png
 from cxr_ray.scoring.table import Contract
 
 SERIES_NUMBER = 9102

@@ -1,0 +1,1 @@
+"""Whether agreement between members tells errors, and better than confidence does."""

@@ -1,0 +1,211 @@
+"""Does agreement mean anything: does it tell wrong decisions from right ones, and better than plain confidence?
+
+The method paper shows the number of agreeing members as a warning and never measures it. Here every signal of
+`signals` ranks the decisions (an image and a finding with a stated label) and is measured by `selective`; intervals
+are over patients drawn anew, the same draws for all. `AgreementStudy.to_dict()`, with I = {value, low, high}:
+
+    num_decisions, num_errors, num_members, error_rate: I
+    signals: {NAME: {label, kind: confidence | agreement, num_decisions, num_errors,
+        error_auroc: I            over all its decisions together
+        within_finding: I         only pairs of one finding: nothing gained by telling findings apart
+        macro: I                  mean over the findings' own
+        confidence: I             error AUROC of confidence on the same decisions
+        difference: I             error AUROC less that of confidence, same decisions, same draws
+        difference_within_finding: I
+        aurc: I, excess_aurc: I   area under the risk-coverage curve, and above the best order of as many errors
+        aurc_difference: I        area less that of confidence, same decisions: below 0 is better
+        partial: I, partial_note  rank correlation with being right, given finding, decision and probability
+        risk_coverage: [[coverage, risk], ...]}}
+    best_agreement_signal: NAME | null, difference_from_confidence: I, difference_from_margin: I, verdict
+    by_votes: [{votes, num_decisions, accuracy: I, calibration_error: I, located: {value, low, high, count} | null}]
+    by_spread, by_map_agreement: [{low, high, num_decisions, ... as above}]
+    findings: {F: {num_decisions, num_errors, confidence: I, best: I, difference: I}}    error AUROCs
+    notes: [sentence, ...]
+
+The best is chosen among the agreement signals that every decision has; map agreement exists only where there are
+maps, and is compared with confidence on those decisions. Knows arrays only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ray.evaluation.agreement.detection import ERROR_AUROC, Measure, detection, error_rate, estimate
+from cxr_ray.evaluation.agreement.groups import Group, by_value, groups_of
+from cxr_ray.evaluation.agreement.signals import BASELINE, Decisions, decide
+from cxr_ray.evaluation.agreement.verdicts import (
+    UNDEFINED,
+    FindingResult,
+    SignalResult,
+    beside,
+    finding_results,
+    signal_result,
+    study_notes,
+    verdict,
+)
+from cxr_ray.evaluation.bootstrap import Floats, Interval
+
+Array = NDArray[Any]
+_NUM_BINS = 5  # of spread and of map agreement
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementStudy:
+    """What agreement says of errors; the fields as in the module's docstring."""
+
+    num_decisions: int
+    num_errors: int
+    num_members: int
+    error_rate: Interval
+    signals: dict[str, SignalResult]
+    best_agreement_signal: str | None
+    difference_from_confidence: Interval
+    difference_from_margin: Interval
+    verdict: str
+    by_votes: list[Group]
+    by_spread: list[Group]
+    by_map_agreement: list[Group]
+    findings: dict[str, FindingResult]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it: an undefined number is None."""
+        groups = {
+            name: [group.to_dict() for group in getattr(self, name)]
+            for name in ("by_votes", "by_spread", "by_map_agreement")
+        }
+        plain: dict[str, Any] = _plain({**asdict(self), **groups})
+        return plain
+
+    def lines(self) -> list[str]:
+        """A table of the signals, one of the votes, the verdict and the notes, for people."""
+        head = f"{'signal':<26} {'decisions':>9} " + " ".join(
+            f"{name:>22}" for name in ("error AUROC", "within finding", "AURC", "partial")
+        )
+        rows = [
+            f"{result.label:<26} {result.num_decisions:>9,} {result.error_auroc.words():>22}"
+            f" {result.within_finding.words():>22} {result.aurc.words():>22} {result.partial.words():>22}"
+            for result in self.signals.values()
+        ]
+        votes = f"{'votes':<26} {'decisions':>9} {'accuracy':>22} {'calibration error':>22} {'map in the lesion':>22}"
+        counted = (
+            f"{self.num_decisions:,} decisions, {self.num_errors:,} of them wrong: error rate {self.error_rate.words()}"
+        )
+        return [counted, head, *rows, votes, *(group.line() for group in self.by_votes), self.verdict, *self.notes]
+
+
+def agreement_study(
+    *,
+    labels: Array,
+    probabilities: Array,
+    thresholds: Array,
+    votes: Array,
+    spread: Array,
+    member_probabilities: Array | None,
+    map_agreement: Array | None,
+    located: Array | None,
+    patients: Sequence[str],
+    findings: Sequence[str],
+    num_draws: int,
+    seed: int,
+    num_members: int | None = None,
+) -> AgreementStudy:
+    """Measure how far confidence and agreement tell wrong decisions from right ones.
+
+    Args:
+        labels: (N, F), 1 present, 0 absent, NaN not stated: no decision.
+        probabilities: (N, F), 0..1, calibrated; not NaN where a label is stated.
+        thresholds: (F,); a probability `>=` its threshold counts as present.
+        votes: (N, F), members that call the finding present, 0..M.
+        spread: (N, F), standard deviation over the members' probabilities.
+        member_probabilities: (N, M, F), 0..1; None leaves mutual information out.
+        map_agreement: (N, F), 0..1, NaN where there are no maps; None leaves it out.
+        located: (N, F), 1 when the peak of the map lies in the lesion, else 0; NaN without map or lesion.
+        patients: (N,), drawn with replacement.
+        findings: F names.
+        num_draws: Draws of the intervals.
+        seed: Of the draws.
+        num_members: M; None takes it from `member_probabilities`, or the most votes that were seen.
+
+    Raises:
+        ValueError: Shapes differ, or a value lies outside its range.
+    """
+    decisions = decide(
+        labels=labels,
+        probabilities=probabilities,
+        thresholds=thresholds,
+        votes=votes,
+        spread=spread,
+        member_probabilities=member_probabilities,
+        map_agreement=map_agreement,
+        located=located,
+        patients=patients,
+        findings=findings,
+        num_members=num_members,
+    )
+    tables = {
+        "by_votes": by_value(decisions, decisions.votes),
+        "by_spread": groups_of(decisions, decisions.spread, num_bins=_NUM_BINS),
+        "by_map_agreement": groups_of(decisions, _overlap(decisions), num_bins=_NUM_BINS),
+    }
+    measures = {**_measures(decisions), **{name: table.measure for name, table in tables.items()}}
+    estimates = estimate(measures, patients, num_draws=num_draws, seed=seed)
+    results = {name: signal_result(name, signal, decisions, estimates) for name, signal in decisions.signals.items()}
+    best = _best(decisions, results)
+    return AgreementStudy(
+        num_decisions=len(decisions.wrong),
+        num_errors=int(decisions.wrong.sum()),
+        num_members=decisions.num_members,
+        error_rate=estimates["error_rate"].interval(),
+        signals=results,
+        best_agreement_signal=best,
+        difference_from_confidence=UNDEFINED if best is None else results[best].difference,
+        difference_from_margin=UNDEFINED if best is None else estimates[best].minus(estimates["margin"], ERROR_AUROC),
+        verdict=verdict(decisions, results, best),
+        by_votes=tables["by_votes"].groups(estimates["by_votes"].interval),
+        by_spread=tables["by_spread"].groups(estimates["by_spread"].interval),
+        by_map_agreement=tables["by_map_agreement"].groups(estimates["by_map_agreement"].interval),
+        findings=finding_results(decisions, estimates, best),
+        notes=study_notes(decisions, results, estimates),
+    )
+
+
+def _overlap(decisions: Decisions) -> Floats:
+    """Map agreement (J,), NaN throughout when there is none."""
+    signal = decisions.signals.get("map_agreement")
+    return np.full(len(decisions.wrong), np.nan) if signal is None else signal.sureness
+
+
+def _measures(decisions: Decisions) -> dict[str, Measure]:
+    """What is measured of each signal in every draw, and of confidence where a signal is not everywhere."""
+    baseline = decisions.signals[BASELINE].sureness
+    measures: dict[str, Measure] = {"error_rate": error_rate(decisions)}
+    for name, signal in decisions.signals.items():
+        chosen = np.flatnonzero(~np.isnan(signal.sureness))
+        measures[name] = detection(decisions, signal.sureness, chosen, with_partial=signal.kind == "agreement")
+        if len(chosen) < len(baseline):
+            measures[beside(name)] = detection(decisions, baseline, chosen, with_partial=False)
+    return measures
+
+
+def _best(decisions: Decisions, results: Mapping[str, SignalResult]) -> str | None:
+    """The agreement signal with the highest error AUROC of those that every decision has; None when none varies."""
+    found = {
+        name: results[name].error_auroc.value
+        for name, signal in decisions.signals.items()
+        if signal.kind == "agreement" and not np.isnan(signal.sureness).any() and signal.varies
+    }
+    defined = {name: value for name, value in found.items() if not np.isnan(value)}
+    return max(defined, key=defined.__getitem__, default=None)
+
+
+def _plain(values: Any) -> Any:
+    """The same with None for each NaN, at any depth."""
+    if isinstance(values, dict):
+        return {name: _plain(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return None if isinstance(values, float) and np.isnan(values) else values

@@ -1,0 +1,1 @@
+"""Whether scores and headers are distributed as before."""

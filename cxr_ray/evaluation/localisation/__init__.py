@@ -1,0 +1,1 @@
+"""Whether heat maps show the lesions: marks, controls, sanity."""

@@ -1,0 +1,159 @@
+"""Images together with what is true of them, as the studies that score images again need them.
+
+Which images are looked at is decided from the score table, the labels and the regions; pixels come one after the other
+through the project's own door. Knows no model.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ray.config import LimitsConfig, PreprocessConfig
+from cxr_ray.errors import ManifestError
+from cxr_ray.evaluation.localisation.covering import Mask, covered, most_covered
+from cxr_ray.evaluation.localisation.masks import Regions
+from cxr_ray.images.intake import Intake, decode_images
+from cxr_ray.images.preprocess import Placement
+from cxr_ray.labels.findings import PRESENT
+from cxr_ray.labels.manifest import read_truth
+from cxr_ray.labels.tables import read_table, text
+from cxr_ray.scoring.table import SCORED, Contract, read_scores
+
+_AT_ONCE = 64  # images asked of the storage together
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One labelled image, decoded. Shapes: F findings of the ensemble, in its order; S input side."""
+
+    uri: str
+    patient: str
+    pixels: NDArray[np.uint8]  # (S, S) model input
+    placement: Placement  # original pixels = model input x scale + offset
+    height: int  # of the original film, pixels
+    width: int
+    labels: NDArray[np.floating[Any]]  # (F,) 1, 0 or NaN
+    lesions: NDArray[np.bool_] | None = None  # (F, S, S) where each finding is; None unless marked
+    lungs: NDArray[np.bool_] | None = None  # (S, S)
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """One scored and labelled image, not decoded: what the score table and the labels say of it."""
+
+    uri: str
+    version: str
+    patient: str
+    placement: Placement
+    height: int
+    width: int
+    labels: NDArray[np.float64]  # (F,) 1, 0 or NaN
+
+
+def read_films(
+    output: str,
+    manifest: str,
+    contract: Contract,
+    *,
+    uri_column: str = "uri",
+    image_root: str | None = None,
+    patient_column: str = "patient_id",
+) -> list[Film]:
+    """Every labelled image that the ensemble of `contract` scored below `output`, in order of uri.
+
+    Without the patient column each image counts as a patient. A finding that the table lacks is NaN.
+
+    Raises:
+        ManifestError: The table is unusable, names an image twice, or none of its images is scored.
+    """
+    truth = read_truth(manifest, findings=contract.findings, uri_column=uri_column, image_root=image_root)
+    if truth.index.has_duplicates:
+        twice = truth.index[truth.index.duplicated()]
+        raise ManifestError(f"The table {manifest} names {twice[0]} twice; keep one row per image.")
+    table = read_table(manifest)
+    named = patient_column in table
+    owners = dict(zip(truth.index, text(table[patient_column]) if named else truth.index, strict=True))
+    labels = truth.reindex(columns=list(contract.findings)).to_numpy(np.float64)
+    places = {uri: number for number, uri in enumerate(truth.index)}
+    wanted = ["uri", "object_version", "status", "placement", "rows", "columns"]
+    scores, _ = read_scores(output, wanted=wanted, ensemble_digest=contract.ensemble_digest)
+    films = [
+        Film(
+            uri=row["uri"],
+            version=row["object_version"],
+            patient=owners[row["uri"]] or row["uri"],
+            placement=Placement(**row["placement"]),
+            height=row["rows"],
+            width=row["columns"],
+            labels=labels[places[row["uri"]]],
+        )
+        for row in scores.to_pylist()
+        if row["status"] == SCORED and row["uri"] in places
+    ]
+    if not films:
+        raise ManifestError(
+            f"None of the {len(truth)} images of {manifest}, such as {truth.index[:1].tolist()}, is scored in {output};"
+            " check the uri column and the image root."
+        )
+    return films
+
+
+def has_region(film: Film, marked: Collection[str]) -> bool:
+    """Whether a film has a finding, and marks."""
+    return film.uri in marked and bool((film.labels == PRESENT).any())
+
+
+def choose(films: Iterable[Film], *, limit: int, seed: int) -> list[Film]:
+    """At most `limit` films, patient by patient in an order drawn by `seed`; the last patient's may be cut short."""
+    by_patient: dict[str, list[Film]] = {}
+    for film in films:
+        by_patient.setdefault(film.patient, []).append(film)
+    patients = sorted(by_patient)
+    order = np.random.default_rng(seed).permutation(len(patients))
+    return [film for number in order for film in by_patient[patients[number]]][:limit]
+
+
+def marks_of(film: Film, regions: Regions, findings: Sequence[str]) -> dict[int, Mask]:
+    """The regions of the findings that a film has: {number of the finding: (H, W) bool}.
+
+    Raises ManifestError when a mask has another size than its film.
+    """
+    marked = {}
+    for finding, mask in regions(film.uri).items():
+        if mask.shape != (film.height, film.width):
+            raise ManifestError(
+                f"The mask of {finding} in {film.uri} has {mask.shape[1]} x {mask.shape[0]} pixels, its film"
+                f" {film.width} x {film.height}; draw masks on the original films."
+            )
+        if finding in findings and film.labels[findings.index(finding)] == PRESENT:
+            marked[findings.index(finding)] = mask
+    return marked
+
+
+def read_subjects(
+    films: Sequence[Film], *, findings: Sequence[str], preprocess: PreprocessConfig, regions: Regions | None = None
+) -> Iterator[Subject]:
+    """Each film decoded, with its lesions in the model input; what can no longer be read is passed over."""
+    intake = Intake(preprocess, LimitsConfig())
+    for start in range(0, len(films), _AT_ONCE):
+        part = films[start : start + _AT_ONCE]
+        items = [(film.uri, film.version, None) for film in part]
+        for film, decoded in zip(part, decode_images(items, intake, alone=False), strict=True):
+            if decoded.pixels is not None and decoded.placement is not None:
+                lesions = None if regions is None else _lesions(film, regions, findings, preprocess.size)
+                shown = (film.uri, film.patient, decoded.pixels, decoded.placement)
+                yield Subject(*shown, film.height, film.width, film.labels, lesions)
+
+
+def _lesions(film: Film, regions: Regions, findings: Sequence[str], size: int) -> Mask | None:
+    """The marked findings of a film in the model input, (F, S, S); None where none is marked."""
+    marks = marks_of(film, regions, findings)
+    if not marks:
+        return None
+    lesions = np.zeros((len(findings), size, size), bool)
+    for number, mask in marks.items():
+        lesions[number] = most_covered(covered(mask, film.placement, size=size))
+    return lesions

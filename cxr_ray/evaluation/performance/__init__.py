@@ -1,0 +1,1 @@
+"""How good the scores are: measures with intervals, combination rules, subgroups, curves."""

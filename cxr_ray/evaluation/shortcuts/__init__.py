@@ -1,0 +1,1 @@
+"""What the scores still tell with a region hidden."""
