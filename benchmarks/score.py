@@ -3,7 +3,8 @@
 All ways read the same files and run the same members. Each runs in fresh processes, in alternating rounds, and its
 rate is taken in its steady state: the images between the first and the last tenth, by the time at which each was done.
 
-- `ray`, `local`: `cxr-ray score` on its two engines, with and without heat maps.
+- `ray`, `local`: `cxr-ray score` on its two engines, with and without heat maps; `-onnx` and `-bf16` behind either:
+  with that runtime or precision, as in `local-maps-onnx`.
 - `bare`: one process per core with one thread, each decoding and scoring its share with this project's own functions;
   nothing is listed, written, accounted or protected.
 - `timm`: pydicom or Pillow, `apply_voi_lut`, torch's resize in a DataLoader, the members one after the other; no maps.
@@ -37,6 +38,7 @@ FINDINGS = tuple(f"finding_{number:02d}" for number in range(14))
 SIZE = 224
 BATCH = 16
 WAYS = ("bare", "bare-maps", "ray", "ray-maps", "local", "local-maps", "timm", "script")
+NUMERICS = {"onnx": ("--runtime", "onnx"), "bf16": ("--precision", "bf16")}
 DISTINCT = 40  # films that are drawn; the others are further names of theirs
 
 
@@ -219,30 +221,24 @@ def command_times(commands: Sequence[Sequence[str]]) -> list[float]:
     return sorted(float(line) for text in printed for line in text.split())
 
 
-def product_times(films: str, bundle: str, engine: str, *, maps: bool) -> list[float]:
-    """Run `cxr-ray score`; the times at which its rows were made."""
+def product_times(films: str, bundle: str, words: Sequence[str]) -> list[float]:
+    """Run `cxr-ray score` in a way, split into its words; the times at which its rows were made."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-m", "cxr_ray.cli", "score", films, "--ensemble", bundle, "--output", output]
-        options = [
-            "--json",
-            "--engine",
-            engine,
-            "--heatmaps",
-            "all" if maps else "none",
-            "--set",
-            f"batch_size={BATCH}",
-        ]
-        subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command += ["--json", "--engine", words[0], "--set", f"batch_size={BATCH}"]
+        command += ["--heatmaps", "all" if "maps" in words else "none"]
+        command += [text for word in words if word in NUMERICS for text in NUMERICS[word]]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         files = sorted(Path(output).glob("scores/**/*.parquet"))
         return sorted(moment.timestamp() for file in files for moment in pq.read_table(file)["scored_at"].to_pylist())
 
 
 def times_of(way: str, films: str, bundle: str) -> list[float]:
     """When each image was done."""
-    engine, _, maps = way.partition("-")
-    if engine in ("ray", "local"):
-        return product_times(films, bundle, engine, maps=bool(maps))
-    shares = os.cpu_count() if engine == "bare" else 1
+    words = way.split("-")
+    if words[0] in ("ray", "local"):
+        return product_times(films, bundle, words)
+    shares = os.cpu_count() if words[0] == "bare" else 1
     child = [sys.executable, __file__, "--child", way, "--films", films, "--bundle", bundle, "--shares", str(shares)]
     return command_times([[*child, "--share", str(share)] for share in range(shares or 1)])
 
@@ -321,7 +317,7 @@ def report(arguments: argparse.Namespace, folder: Path) -> None:
 
     for way, runs in found.items():
         rates = [run["rate"] for run in runs]
-        base = "bare-maps" if way.endswith("-maps") or way == "script" else "bare"
+        base = "bare-maps" if "-maps" in way or way == "script" else "bare"
         ratio = f"{middle(way, 'rate') / middle(base, 'rate'):.3f} of {base}" if base in found else ""
         print(
             f"| {way} | {min(rates):.2f} / {middle(way, 'rate'):.2f} / {max(rates):.2f} | {ratio} |"

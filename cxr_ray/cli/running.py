@@ -95,6 +95,9 @@ def score(
     precision: Annotated[
         str | None, typer.Option(help="fp32, or bf16: faster where the device has it, probabilities within 0.01.")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="torch, or onnx: faster on CPUs, same scores; needs cxr-ray[onnx].")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score at most this many images now.")] = None,
     since: Annotated[
         str | None, typer.Option(help="Leave out what was last modified before: 2026-11-01, 36h or 2d ago.")
@@ -120,7 +123,14 @@ def score(
 ) -> None:
     """Score every image that OUTPUT does not hold yet: one accounted row each. The same command again continues."""
     with reporting(debug):
-        given = {"heatmaps": heatmaps, "since": since, "include": include, "engine": engine, "precision": precision}
+        given = {
+            "heatmaps": heatmaps,
+            "since": since,
+            "include": include,
+            "engine": engine,
+            "precision": precision,
+            "runtime": runtime,
+        }
         stated = tuple(f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None)
         settings = _score_config(config, (*(overrides or ()), *stated))
         from cxr_ray.scoring.drain import stop_on_sigterm

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from cxr_ray import __version__, storage
 from cxr_ray.config import Combination, PreprocessConfig, digest_of
-from cxr_ray.config.scoring import Precision
+from cxr_ray.config.scoring import Precision, Runtime
 from cxr_ray.errors import BundleError, ConfigError, DeviceError, StorageError
 from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.models import agreement, heatmaps
 from cxr_ray.models.calibration import Calibration
 from cxr_ray.models.member import Member, MemberSpec, load, load_spec, load_weights
 from cxr_ray.models.precision import check_precision, prepared
+from cxr_ray.models.runtime import by_onnx, check_runtime
 
 # Of a probability. float32 on another device or thread count differs by about 1e-6, bfloat16 by about 2e-3.
 GOLDEN_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 1e-2}
@@ -188,21 +189,35 @@ def combine_probabilities(probabilities: Tensor, thresholds: Tensor, *, rule: Co
     return voted[chosen, torch.arange(voted.shape[1], device=voted.device)].float()
 
 
-def load_ensemble(bundle: str, *, device: str = "cpu", precision: Precision = "fp32") -> Ensemble:
+def load_ensemble(
+    bundle: str,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    runtime: Runtime = "torch",
+    onnx_cache: str | None = None,
+) -> Ensemble:
     """Load, check and warm a bundle: every member, the digests, and the golden image's scores on this device.
+
+    `onnx_cache` is where runtime `onnx` keeps its graphs, see `runtime.by_onnx`.
 
     Raises:
         BundleError: Something is missing, edited, inconsistent, or scores differently here.
-        ConfigError: The device has no such precision.
+        ConfigError: The device has no such precision or runtime.
         DeviceError: The members do not fit into its memory.
     """
     check_precision(torch.device(device), precision)
+    check_runtime(runtime, torch.device(device), precision)
     spec, members = _read_specs(bundle)
     folders = (storage.join(bundle, "members", name) for name in spec.members)
     try:
-        networks = tuple(
-            prepared(load_weights(*pair), device, precision) for pair in zip(folders, members, strict=True)
-        )
+        loaded = [(load_weights(*pair), pair[1]) for pair in zip(folders, members, strict=True)]
+        if runtime == "onnx":
+            networks: tuple[Member, ...] = tuple(
+                by_onnx(member, its_spec, cache=onnx_cache) for member, its_spec in loaded
+            )
+        else:
+            networks = tuple(prepared(member, device, precision) for member, _ in loaded)
         ensemble = Ensemble(spec, networks, torch.device(device), precision)
         _check_golden(ensemble, bundle)
     except torch.OutOfMemoryError as error:

@@ -21,8 +21,8 @@ import pyarrow as pa
 import torch
 
 from cxr_ray import storage
-from cxr_ray.config import StorageConfig
-from cxr_ray.config.scoring import EngineName, Precision
+from cxr_ray.config import ScoreConfig, StorageConfig
+from cxr_ray.config.scoring import EngineName
 from cxr_ray.errors import ConfigError, StoppedError
 from cxr_ray.images.intake import Intake
 from cxr_ray.images.isolation import Child, Died
@@ -51,9 +51,9 @@ class LocalEngine:
         """Nothing is loaded or started yet."""
         self._ensemble: Ensemble | None = None
 
-    def load(self, bundle: str, precision: Precision) -> EnsembleSpec:
+    def load(self, bundle: str, config: ScoreConfig) -> EnsembleSpec:
         """Load the ensemble that will score. Raises BundleError, ConfigError, DeviceError."""
-        self._ensemble = load_ensemble(bundle, device=choose_device(), precision=precision)
+        self._ensemble = load_ensemble(bundle, device=choose_device(), **config.numerics())
         return self._ensemble.spec
 
     def over(

@@ -9,8 +9,8 @@ import ray
 from ray.exceptions import RayError
 
 from cxr_ray.cluster import over_cluster
-from cxr_ray.config import StorageConfig
-from cxr_ray.config.scoring import EngineName, Precision
+from cxr_ray.config import ScoreConfig, StorageConfig
+from cxr_ray.config.scoring import EngineName
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble
 from cxr_ray.scoring import pipeline
 from cxr_ray.scoring.remote_meter import RemoteMeter
@@ -22,9 +22,9 @@ class RayEngine:
 
     name: EngineName = "ray"
 
-    def load(self, bundle: str, precision: Precision) -> EnsembleSpec:
+    def load(self, bundle: str, config: ScoreConfig) -> EnsembleSpec:
         """Load a bundle whole, so that a spoilt one is one sentence here and not a dead actor. Raises BundleError."""
-        return load_ensemble(bundle, precision=precision).spec
+        return load_ensemble(bundle, **config.numerics()).spec
 
     def over(
         self,

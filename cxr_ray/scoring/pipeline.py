@@ -180,7 +180,7 @@ class EnsembleActor:
         storage.configure(self.config.storage)
         with telling(meter):
             device = choose_device(self.plan.device)
-            self.ensemble = FittedEnsemble(load_ensemble(bundle, device=device, precision=self.config.precision))
+            self.ensemble = FittedEnsemble(load_ensemble(bundle, device=device, **self.config.numerics()))
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
         """Score rows of a batch."""

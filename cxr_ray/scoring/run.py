@@ -127,7 +127,9 @@ def score(
     started_at = datetime.now(UTC)
     bundle, output = storage.absolute(bundle), storage.absolute(output)
     engine = open_engine(config.engine)
-    spec = engine.load(bundle, config.precision)
+    if config.runtime == "onnx":
+        log("Networks by ONNX Runtime; a member's first time on a machine takes up to half a minute.")
+    spec = engine.load(bundle, config)
     contract = contract_of(spec)
     storage.check_writable(output)
     run_id = f"{started_at:%Y%m%dT%H%M%S%f}"[:18]
@@ -321,6 +323,7 @@ def _run_manifest(
         },
         "files": progress.files,
         "precision": config.precision,
+        "runtime": config.runtime,
         "images_per_pass": progress.images_per_pass,
         "cpu_seconds_by_stage": stages,
         "bottleneck": result.bottleneck,

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from cxr_ray.config import PreprocessConfig, ScoreConfig, StorageConfig
-from cxr_ray.config.scoring import EngineName, Precision
+from cxr_ray.config.scoring import EngineName
 from cxr_ray.models.ensemble import EnsembleSpec
 from cxr_ray.scoring.meter import Watched
 from cxr_ray.scoring.table import Contract
@@ -52,12 +52,12 @@ class Engine(Protocol):
 
     name: EngineName
 
-    def load(self, bundle: str, precision: Precision) -> EnsembleSpec:
+    def load(self, bundle: str, config: ScoreConfig) -> EnsembleSpec:
         """The spec of a bundle, of which every part was loaded and its golden image scored.
 
         Raises:
             BundleError: It is incomplete or inconsistent.
-            ConfigError: The device has no such precision.
+            ConfigError: The device has no such precision or runtime.
             DeviceError: It does not fit into the device's memory.
         """
 

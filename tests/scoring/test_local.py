@@ -108,6 +108,21 @@ def test_score_in_bf16_is_near_and_says_so(archive, bundle, tmp_path, engine):
 
 
 @pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_score_by_onnx_gives_the_rows_of_torch_and_says_so(archive, bundle, tmp_path, engine):
+    run(archive, bundle, tmp_path / "torch")
+    config = LOCAL.model_copy(
+        update={"engine": engine, "runtime": "onnx", "actors": 1, "onnx_cache": str(tmp_path / "graphs")}
+    )
+    result = run(archive, bundle, tmp_path / "onnx", config)
+    assert (result.listed, result.scored, result.faulted) == (13, 10, 3)
+    (manifest,) = (tmp_path / "onnx" / "runs").iterdir()
+    assert json.loads(manifest.read_bytes())["runtime"] == "onnx"
+    for found, wanted in zip(rows_of(tmp_path / "onnx"), rows_of(tmp_path / "torch"), strict=True):
+        assert_equal(found, wanted, str(wanted["uri"]))
+
+
+@pytest.mark.usefixtures("ray_local")
 def test_score_local_gives_the_rows_of_ray(archive, bundle, tmp_path):
     config = LOCAL.model_copy(update={"heatmaps": "all"})
     result = run(archive, bundle, tmp_path / "local", config)
