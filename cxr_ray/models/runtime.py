@@ -69,22 +69,17 @@ def by_onnx(member: Member, spec: MemberSpec, *, cache: str | None = None) -> On
     """`member` with its feature maps by ONNX Runtime; exported where `cache` does not hold its graph yet.
 
     `cache` is a folder; None: cxr_ray/onnx in XDG_CACHE_HOME or ~/.cache. Processes that want the same graph at the
-    same time wait for the first one's. A graph that cannot be read is exported again.
+    same time wait for the first one's. A damaged graph is exported again.
 
     Raises:
         ConfigError: The folder cannot be written.
     """
-    import onnxruntime
-
-    place = _cache_folder(cache) / f"{spec.backbone.replace('/', '_')}-{_key(spec)}.onnx"
+    place = _cache_folder(cache) / f"{spec.backbone}-{_key(spec)}"
     with _alone(place):
-        if place.exists():
-            try:
-                return OnnxMember(member, _session(place.read_bytes()))
-            except (onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf, RuntimeError):
-                place.unlink()
-        graph = _exported(member)
-        storage.put(str(place), graph)
+        graph = _kept(place)
+        if graph is None:
+            graph = _exported(member)
+            storage.put(str(place), hashlib.sha256(graph).digest() + graph)
     return OnnxMember(member, _session(graph))
 
 

@@ -335,6 +335,7 @@ def _run_manifest(
         },
         "config": config.model_dump(mode="json"),
         "versions": {"cxr-ray": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in ("ray", "torch", "timm", "pydicom", "pyarrow", "numpy", "pillow")},
+        | {name: version(name) for name in ("ray", "torch", "timm", "pydicom", "pyarrow", "numpy", "pillow")}
+        | ({"onnxruntime": version("onnxruntime")} if config.runtime == "onnx" else {}),
         "host": socket.gethostname(),
     }

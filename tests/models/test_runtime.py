@@ -53,7 +53,8 @@ def test_onnx_ensemble_scores_as_torch_does_and_peaks_do_not_move(bundle, cache)
     assert torch.equal(one.maps.flatten(2).argmax(-1), other.maps.flatten(2).argmax(-1))
 
 
-def test_a_graph_is_exported_once_and_again_when_it_is_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", [lambda kept: kept[:-100], lambda kept: kept[:-9] + b"\x7f" + kept[-8:]])
+def test_a_graph_is_exported_once_and_again_when_it_is_damaged(tmp_path, monkeypatch, damage):
     member, spec, exports = make_member("test_resnet"), spec_of("test_resnet", 64), []
     export = torch.onnx.export
     monkeypatch.setattr(torch.onnx, "export", lambda *given, **how: exports.append(1) or export(*given, **how))
@@ -62,7 +63,7 @@ def test_a_graph_is_exported_once_and_again_when_it_is_damaged(tmp_path, monkeyp
     assert torch.equal(again.features(images(2, 64)), expected)
     assert len(exports) == 1
     (graph,) = (file for file in tmp_path.iterdir() if file.suffix != ".lock")
-    graph.write_bytes(graph.read_bytes()[:-100])
+    graph.write_bytes(damage(graph.read_bytes()))
     mended = by_onnx(member, spec, cache=str(tmp_path))
     assert torch.equal(mended.features(images(2, 64)), expected)
     assert len(exports) == 2
