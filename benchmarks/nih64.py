@@ -122,8 +122,10 @@ def row(outcome: Outcome) -> str:
     sides = [outcome.ensemble[:, kept], outcome.baseline[:, kept]]
     points = [macro_auroc(truth, side) for side in sides]
     drawn = [
-        bootstrap.macro_of(bootstrap.draw(truth, side, thresholds=(0.5,) * count, patients=outcome.patients)["auroc"])
-        for side in sides
+        bootstrap.macro_in_draws(drawn["auroc"], np.ones(count, bool))
+        for drawn in (
+            bootstrap.draw(truth, side, thresholds=(0.5,) * count, patients=outcome.patients) for side in sides
+        )
     ]
     cells = [
         cell(value, draws)

@@ -23,6 +23,7 @@ from cxr_ray.evaluation.performance.curves import curves
 from cxr_ray.evaluation.performance.measured import Measured, measure
 from cxr_ray.evaluation.performance.rules import Comparison, compare_rules
 from cxr_ray.evaluation.performance.subgroups import GROUP_MEASURES, Subgroups, choose_columns, compare_groups
+from cxr_ray.labels.tables import listed
 
 WEIGHTED = "weighted"
 NUM_DRAWS = 1000
@@ -31,6 +32,10 @@ _TABLES = (
     ("sensitivity", "specificity", "mcc"),
     ("brier", "calibration_error", "hamming"),
 )
+_ON_CALIBRATION = (
+    "Noise alone makes a calibration error: its interval takes that off, and may lie below the value, which does not."
+)
+_ON_RARE = "macro intervals are over the draws that define every finding, and absent where fewer than half of them do."
 _COUNTED = ("num_positives", "num_negatives")
 
 
@@ -59,7 +64,9 @@ class Evaluation:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers has to know."""
-        return (*self.labelled.notes, *self.rules.notes, *self.subgroups.notes)
+        rare = self.measured.too_rare("auroc")
+        said = [f"Many draws of patients hold one class only of {listed(rare)}: {_ON_RARE}"] if rare else []
+        return (*self.labelled.notes, *said, _ON_CALIBRATION, *self.rules.notes, *self.subgroups.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the labels as plain values; an undefined number is None."""

@@ -129,6 +129,17 @@ def macro_of(values: Floats, weights: Floats | None = None) -> Floats:
     return ratio((np.where(defined, values, 0.0) * counted).sum(axis=1), counted.sum(axis=1))
 
 
+def macro_in_draws(drawn: Floats, defined: NDArray[np.bool_], weights: Floats | None = None) -> Floats:
+    """Mean (D,) over the findings that the full sample defines (F,), of values (D, F) in each draw.
+
+    A draw that leaves one of them undefined is NaN: a mean over other findings is another quantity, and intervals
+    that mix the two are wide on one side and miss the value.
+    """
+    chosen = drawn[:, defined]
+    means = macro_of(chosen, None if weights is None else weights[:, defined])
+    return np.where(np.isnan(chosen).any(axis=1), np.nan, means)
+
+
 def ratio(parts: Counts, wholes: Counts) -> Floats:
     """`parts / wholes`, NaN where there is no whole."""
     shares: Floats = np.divide(parts, wholes, out=np.full(np.shape(parts), np.nan), where=wholes > 0)

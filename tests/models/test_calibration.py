@@ -11,7 +11,15 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from cxr_ray.models.calibration import Calibration, Scaling, fit_platt, fit_scaling, log_losses
+from cxr_ray.models.calibration import (
+    Calibration,
+    Scaling,
+    calibration_errors,
+    equal_count_bins,
+    fit_platt,
+    fit_scaling,
+    log_losses,
+)
 
 
 def labelled(num_images: int = 400, num_findings: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -172,6 +180,24 @@ def test_calibration_methods_side_by_side_each_keep_to_their_finding():
     assert [item.method for item in calibration.scalings] == ["identity", "temperature", "platt", "isotonic"]
     assert calibration.scalings == scalings
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def test_calibration_errors_tied_probabilities_do_not_depend_on_the_order_of_the_images():
+    random = np.random.default_rng(0)
+    probabilities = random.choice([0.1, 0.2, 0.4], 1000, p=[0.5, 0.3, 0.2])
+    labels = (random.random(1000) < probabilities).astype(float)
+    by_level = [abs((probabilities - labels)[probabilities == level].sum()) for level in (0.1, 0.2, 0.4)]
+    for order in (np.argsort(labels), random.permutation(1000)):
+        (found,) = calibration_errors(probabilities[order, None], labels[order, None])
+        assert found == pytest.approx(sum(by_level) / 1000)
+
+
+def test_equal_count_bins_without_ties_hold_equally_many_from_low_to_high():
+    values = np.random.default_rng(1).permutation(np.linspace(0, 1, 60))
+    found = equal_count_bins(values, 10)
+    assert np.bincount(found).tolist() == [6] * 10
+    assert (np.diff(found[np.argsort(values)]) >= 0).all()
+    assert len(equal_count_bins(np.array([]), 10)) == 0
 
 
 def test_log_losses_mean_is_scikit_learns():

@@ -146,8 +146,10 @@ def test_model_card_without_facts_is_still_a_card():
     assert "Population: not recorded." in card
 
 
-def test_calibration_errors_known_gaps_and_unstated_labels():
+@pytest.mark.parametrize("sort", [False, True])
+def test_calibration_errors_known_gaps_and_unstated_labels(sort):
     labels = np.array([[0.0, np.nan], [1.0, np.nan]] * 50)
+    labels = np.sort(labels, axis=0) if sort else labels  # what lies in a bin may not follow from the order of rows
     probabilities = np.full((100, 2), 0.75)
     assert calibration_errors(probabilities, labels)[0] == pytest.approx(0.25)
     assert math.isnan(calibration_errors(probabilities, labels)[1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr_ray.evaluation.agreement.selective import Integers, Partial, Ranking, pooled, ratio, summed
 from cxr_ray.evaluation.agreement.signals import Decisions
-from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_weights, macro_of
+from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_weights, macro_in_draws
 
 Measure = Callable[[Floats], Floats]  # weights (P, d) -> (K, d)
 ERROR_AUROC, AURC, EXCESS_AURC, WITHIN_FINDING, MACRO, PARTIAL, FIRST_FINDING = range(7)
@@ -27,6 +27,10 @@ class Estimate:
     def interval(self, row: int = 0) -> Interval:
         """One row with its interval."""
         return Interval.of(float(self.value[row]), self.drawn[row])
+
+    def distance(self, row: int) -> Interval:
+        """One row that is a mean distance, such as a calibration error, with its interval."""
+        return Interval.of_distance(float(self.value[row]), self.drawn[row])
 
     def minus(self, other: "Estimate", row: int) -> Interval:
         """How much more one row is than the same of another, in the same draws."""
@@ -74,10 +78,12 @@ def detection(decisions: Decisions, sureness: Floats, chosen: Integers, *, with_
         sides, known = decisions.present[chosen], decisions.probability[chosen]
         given = Partial(values, wrong, owner, num_patients=number, finding=finding, present=sides, probability=known)
 
+    defined = ~np.isnan(apart.measure(np.ones((number, 1)))[0][:, 0])
+
     def measure(weights: Floats) -> Floats:
         auroc, weight = apart.measure(weights)
         partial = np.full(weights.shape[1], np.nan) if given is None else given.measure(weights)
         summary = [together.error_auroc(weights)[0], *together.risk_areas(weights), pooled(auroc, weight)]
-        return np.stack([*summary, macro_of(auroc.T), partial, *auroc])
+        return np.stack([*summary, macro_in_draws(auroc.T, defined), partial, *auroc])
 
     return measure

@@ -70,14 +70,14 @@ class GroupMeasures:
             [ratio(self.right @ weights, every), ratio(gaps, every), ratio(self.hits @ weights, self.maps @ weights)]
         )
 
-    def groups(self, interval: Callable[[int], Interval]) -> list[Group]:
-        """The groups, given the interval of each row of `measure`."""
+    def groups(self, interval: Callable[[int], Interval], distance: Callable[[int], Interval]) -> list[Group]:
+        """The groups, given how the interval of a row of `measure` is made, and of one that is a mean distance."""
         number = len(self.heads)
         return [
             Group(
                 **head,
                 accuracy=interval(k),
-                calibration_error=interval(number + k),
+                calibration_error=distance(number + k),
                 located=interval(2 * number + k),
             )
             for k, head in enumerate(self.heads)

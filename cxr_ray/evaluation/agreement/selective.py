@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from cxr_ray.evaluation.bootstrap import Floats
+from cxr_ray.models.calibration import equal_count_bins
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -191,8 +192,7 @@ def quantile_bins(values: Floats, within: Integers, *, most: int, least: int) ->
     for group in np.unique(within):
         chosen = np.flatnonzero(within == group)
         number = max(1, min(most, len(chosen) // least))
-        below = np.searchsorted(np.sort(values[chosen]), values[chosen], side="left")
-        bins[chosen] = group * most + below * number // len(chosen)
+        bins[chosen] = group * most + equal_count_bins(values[chosen], number)
     return np.unique(bins, return_inverse=True)[1].astype(np.int64)
 
 

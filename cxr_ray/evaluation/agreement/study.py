@@ -155,6 +155,7 @@ def agreement_study(
     estimates = estimate(measures, patients, num_draws=num_draws, seed=seed)
     results = {name: signal_result(name, signal, decisions, estimates) for name, signal in decisions.signals.items()}
     best = _best(decisions, results)
+    grouped = {name: table.groups(estimates[name].interval, estimates[name].distance) for name, table in tables.items()}
     return AgreementStudy(
         num_decisions=len(decisions.wrong),
         num_errors=int(decisions.wrong.sum()),
@@ -165,9 +166,7 @@ def agreement_study(
         difference_from_confidence=UNDEFINED if best is None else results[best].difference,
         difference_from_margin=UNDEFINED if best is None else estimates[best].minus(estimates["margin"], ERROR_AUROC),
         verdict=verdict(decisions, results, best),
-        by_votes=tables["by_votes"].groups(estimates["by_votes"].interval),
-        by_spread=tables["by_spread"].groups(estimates["by_spread"].interval),
-        by_map_agreement=tables["by_map_agreement"].groups(estimates["by_map_agreement"].interval),
+        **grouped,
         findings=finding_results(decisions, estimates, best),
         notes=study_notes(decisions, results, estimates),
     )

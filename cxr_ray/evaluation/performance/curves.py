@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxr_ray.evaluation.bootstrap import NUM_BINS, Interval, bins, drawn_counts
+from cxr_ray.evaluation.bootstrap import Interval, drawn_counts
 from cxr_ray.evaluation.metrics import ratio
 from cxr_ray.evaluation.ranking import summing
+from cxr_ray.models.calibration import NUM_BINS, equal_count_bins
 
 MAX_POINTS = 200
 Points = list[list[float]]
@@ -71,7 +72,10 @@ def _reliability(
     """The bins of each finding, from low to high probability; bins without an image are left out."""
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     stated = ~np.isnan(labels)
-    rows = [f * NUM_BINS + bins(probabilities[stated[:, f], f].astype(np.float64)) for f in range(labels.shape[1])]
+    rows = [
+        f * NUM_BINS + equal_count_bins(probabilities[stated[:, f], f].astype(np.float64), NUM_BINS)
+        for f in range(labels.shape[1])
+    ]
     places, owners = np.concatenate(rows), np.concatenate([owner[stated[:, f]] for f in range(labels.shape[1])])
     truth, values = labels.T[stated.T], probabilities.T[stated.T].astype(np.float64)
     shape = (labels.shape[1] * NUM_BINS, len(names))

@@ -3,7 +3,7 @@
 Shapes: N images, F findings, D draws. Knows arrays only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_ray.evaluation.bootstrap import PREVALENCE, Interval, draw
-from cxr_ray.evaluation.metrics import Floats, finding_metrics, macro_of
+from cxr_ray.evaluation.metrics import Floats, finding_metrics, macro_in_draws, macro_of
+
+_LOST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +26,44 @@ class Measured:
 
     def interval(self, f: int, measure: str) -> Interval:
         """A measure of the f-th finding."""
-        return Interval.of(float(self.points[measure].iloc[f]), self.drawn[measure][:, f])
+        return interval_of(measure)(float(self.points[measure].iloc[f]), self.drawn[measure][:, f])
 
     def macro(self, measure: str, chosen: Sequence[int] | None = None) -> Interval:
         """Mean of a measure over the findings that define it, or over the `chosen` of them."""
-        return Interval.of(self.macro_value(measure, chosen), self.macro_draws(measure, chosen))
+        return interval_of(measure)(self.macro_value(measure, chosen), self.macro_draws(measure, chosen))
 
     def macro_value(self, measure: str, chosen: Sequence[int] | None = None) -> float:
         """The macro mean of the full sample."""
         return float(macro_of(_of(self.points[[measure]].to_numpy(float).T, chosen))[0])
 
     def macro_draws(self, measure: str, chosen: Sequence[int] | None = None) -> Floats:
-        """The macro mean in every draw (D,)."""
-        return macro_of(_of(self.drawn[measure], chosen))
+        """The macro mean in every draw (D,), NaN where a finding of it is undefined."""
+        return macro_in_draws(_of(self.drawn[measure], chosen), _of(self._defined(measure)[None], chosen)[0])
 
     def weighted(self, measure: str) -> Interval:
         """Mean of a measure, each finding weighted by its prevalence, which is drawn as well."""
         values, shares = (self.points[[name]].to_numpy(float).T for name in (measure, PREVALENCE))
-        drawn = macro_of(self.drawn[measure], self.drawn[PREVALENCE])
-        return Interval.of(float(macro_of(values, shares)[0]), drawn)
+        drawn = macro_in_draws(self.drawn[measure], self._defined(measure), self.drawn[PREVALENCE])
+        return interval_of(measure)(float(macro_of(values, shares)[0]), drawn)
 
     def num_defined(self, measure: str) -> int:
         """Findings that define a measure."""
-        return int(self.points[measure].notna().sum())
+        return int(self._defined(measure).sum())
+
+    def too_rare(self, measure: str) -> list[str]:
+        """The findings that more than a tenth of the draws leave undefined, though the full sample defines them."""
+        lost = np.isnan(self.drawn[measure]).mean(axis=0) > _LOST if len(self.drawn[measure]) else False
+        return [str(finding) for finding in self.points.index[self._defined(measure) & lost]]
+
+    def _defined(self, measure: str) -> NDArray[np.bool_]:
+        """Whether each finding (F,) defines a measure."""
+        defined: NDArray[np.bool_] = self.points[measure].notna().to_numpy(bool)
+        return defined
+
+
+def interval_of(measure: str) -> Callable[[float, Floats], Interval]:
+    """How the interval of a measure is made of its value and its draws."""
+    return Interval.of_distance if measure == "calibration_error" else Interval.of
 
 
 def measure(
@@ -70,6 +87,6 @@ def difference(value: float, other: float, drawn: Floats, of_other: Floats) -> I
     return Interval.of(value - other, drawn - of_other)
 
 
-def _of(values: Floats, chosen: Sequence[int] | None) -> Floats:
+def _of(values: NDArray[Any], chosen: Sequence[int] | None) -> NDArray[Any]:
     """Columns of values (D, F)."""
     return values if chosen is None else values[:, np.array(chosen, np.intp)]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ray.errors import ConfigError
-from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_weights, macro_of, weighted_auroc
+from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_weights, macro_in_draws, weighted_auroc
 from cxr_ray.evaluation.localisation.subjects import Subject
 from cxr_ray.evaluation.shortcuts.regions import Region, borders, film, fixed_lungs, hide, widened
 
@@ -231,7 +231,7 @@ def _audit(tally: _Tally, findings: Sequence[str], *, num_draws: int, seed: int)
             drawn[name].append(_aurocs(labels, values, weights))
     whole = {name: np.concatenate(blocks) for name, blocks in drawn.items()}  # the first row is the value itself
     intervals = {name: [Interval.of(float(column[0]), column[1:]) for column in rows.T] for name, rows in whole.items()}
-    macro = {name: macro_of(rows) for name, rows in whole.items() if name in REGIMES}
+    macro = {name: macro_in_draws(rows, ~np.isnan(rows[0])) for name, rows in whole.items() if name in REGIMES}
     reasons = ((name, _reason({key: found[f] for key, found in intervals.items()})) for f, name in enumerate(findings))
     return ShortcutAudit(
         num_images=len(labels),
