@@ -59,11 +59,13 @@ def test_create_many_at_once_one_wins_and_its_bytes_are_there(folder):
 @ATOMIC
 def test_replace_many_at_once_one_wins_and_its_bytes_are_there(folder):
     uri = f"{folder}/lease"
-    version = storage.create(uri, b"00")
-    for _ in range(4):
-        versions = at_once(lambda number, version=version: storage.replace(uri, b"%02d" % number, version))
+    version = storage.create(uri, b"first")
+    for turn in range(4):  # in each its own bytes: an ETag is their digest, and would be that of a turn before
+        versions = at_once(
+            lambda number, turn=turn, version=version: storage.replace(uri, b"%d-%02d" % (turn, number), version)
+        )
         (winner,) = [number for number, got in enumerate(versions) if got]
-        assert storage.get(uri) == b"%02d" % winner
+        assert storage.get(uri) == b"%d-%02d" % (turn, winner)
         version = versions[winner]
         assert storage.stat(uri).version == version
 
