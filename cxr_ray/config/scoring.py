@@ -89,7 +89,10 @@ class ScoreConfig(Section):
     )
     images_per_task: int = Field(32, ge=1, description="Images one decode task fetches and decodes.")
     actors: int | None = Field(
-        None, ge=1, description="Ensemble actors, threads in local runs; None: one per GPU, or one per CPU."
+        None,
+        ge=1,
+        description="Ensemble actors, threads in local runs; None: one per GPU, or per CPU, and on the GPU of a local"
+        " run two.",
     )
     max_fault_share: float = Field(
         1.0, ge=0.0, le=1.0, description="Share of faulted images above which the exit code is 3."

@@ -13,6 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -160,14 +161,28 @@ def _serve(given: BinaryIO, answers: BinaryIO) -> None:
         except (EOFError, pickle.UnpicklingError):  # the latter: the parent died while it was writing
             return
         try:
-            answer = (False, function(item, **arguments))
+            answer = pickle.dumps((False, function(item, **arguments)))
         except Exception as error:  # handed to the parent, which raises it
-            answer = (True, error)
+            answer = pickle.dumps((True, _portable(error)))
         try:
-            pickle.dump(answer, answers)
+            answers.write(answer)
             answers.flush()
         except BrokenPipeError:
             os._exit(0)  # the parent is gone, and a flush at the end would fail once more
+
+
+def _portable(error: Exception) -> Exception:
+    """An error as the parent can raise it, with where it comes from.
+
+    One that does not survive pickling would end the child, and pass for a codec's crash: it goes in words.
+    """
+    text = traceback.format_exc()
+    error.add_note(f"In a child process:\n{text}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an unknown class makes of it
+        return RuntimeError(f"In a child process:\n{text}")
+    return error
 
 
 if __name__ == "__main__":

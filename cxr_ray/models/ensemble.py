@@ -21,6 +21,7 @@ from cxr_ray.errors import BundleError, ConfigError, DeviceError, StorageError
 from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.models import agreement, heatmaps
 from cxr_ray.models.calibration import Calibration
+from cxr_ray.models.device import device_errors, is_out_of_memory
 from cxr_ray.models.member import Member, MemberSpec, load, load_spec, load_weights
 from cxr_ray.models.precision import check_precision, prepared
 from cxr_ray.models.runtime import by_onnx, check_runtime
@@ -204,26 +205,29 @@ def load_ensemble(
     Raises:
         BundleError: Something is missing, edited, inconsistent, or scores differently here.
         ConfigError: The device has no such precision or runtime.
-        DeviceError: The members do not fit into its memory.
+        DeviceError: The members do not fit into its memory, or it is gone.
     """
     check_precision(torch.device(device), precision)
     check_runtime(runtime, torch.device(device), precision)
     spec, members = _read_specs(bundle)
     folders = (storage.join(bundle, "members", name) for name in spec.members)
     try:
-        loaded = [(load_weights(*pair), pair[1]) for pair in zip(folders, members, strict=True)]
-        if runtime == "onnx":
-            networks: tuple[Member, ...] = tuple(
-                by_onnx(member, its_spec, cache=onnx_cache) for member, its_spec in loaded
-            )
-        else:
-            networks = tuple(prepared(member, device, precision) for member, _ in loaded)
-        ensemble = Ensemble(spec, networks, torch.device(device), precision)
-        _check_golden(ensemble, bundle)
-    except torch.OutOfMemoryError as error:
+        with device_errors(torch.device(device)):
+            loaded = [(load_weights(*pair), pair[1]) for pair in zip(folders, members, strict=True)]
+            if runtime == "onnx":
+                networks: tuple[Member, ...] = tuple(
+                    by_onnx(member, its_spec, cache=onnx_cache) for member, its_spec in loaded
+                )
+            else:
+                networks = tuple(prepared(member, device, precision) for member, _ in loaded)
+            ensemble = Ensemble(spec, networks, torch.device(device), precision)
+            _check_golden(ensemble, bundle)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"The {len(members)} members of {bundle} do not fit into the memory that is left on {device}; end what"
-            " else runs there, use an ensemble of fewer members, or score on the CPU."
+            f" else runs there, {'' if device == 'cpu' else 'score on the CPU, '}or use an ensemble of fewer members."
         ) from error
     return ensemble
 

@@ -1,7 +1,6 @@
 """An ensemble in the memory that a device has: batches are halved until they fit."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cxr_ray.errors import DeviceError
+from cxr_ray.models.device import device_errors, is_out_of_memory
 from cxr_ray.models.ensemble import Ensemble, Scores
 
 Answer = TypeVar("Answer")
@@ -24,7 +24,7 @@ class FittedEnsemble:
         self.most: int | None = None  # images of one forward pass; None: no batch was too large yet
 
     def score(self, images: Tensor, **how: Any) -> Scores:
-        """What `Ensemble.score` returns, by as few forward passes as the memory allows.
+        """What `Ensemble.score` returns, on the CPU, by as few forward passes as the memory allows.
 
         Raises:
             DeviceError: A single image does not fit, or the device is gone.
@@ -33,6 +33,8 @@ class FittedEnsemble:
             size = min(self.most or len(images), len(images))
             with device_errors(self.ensemble.device):
                 found = _unless_too_large(lambda size=size: self._in_parts(images, size, how))  # type: ignore[misc]
+                if found is None and self.ensemble.device.type == "cuda":
+                    torch.cuda.empty_cache()
             if found is not None:
                 return found
             if size == 1:
@@ -42,13 +44,21 @@ class FittedEnsemble:
                 )
             # Threads that share the device shrink it together, and never let it grow again.
             self.most = min(self.most or size, (size + 1) // 2)
-            if self.ensemble.device.type == "cuda":
-                torch.cuda.empty_cache()
 
     def _in_parts(self, images: Tensor, size: int, how: dict[str, Any]) -> Scores:
-        """Scores of images (B, ...) by passes of `size`."""
-        parts = [self.ensemble.score(part, **how) for part in torch.split(images, size)]
+        """Scores of images (B, ...), on the CPU, by passes of `size`.
+
+        A GPU computes behind the program's back: what fails there shows when the results are fetched, so they are
+        fetched where such errors are looked for.
+        """
+        parts = [_on_cpu(self.ensemble.score(part, **how)) for part in torch.split(images, size)]
         return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def _on_cpu(scores: Scores) -> Scores:
+    """The same scores on the CPU."""
+    tensors = ((field.name, getattr(scores, field.name)) for field in fields(Scores))
+    return Scores(**{name: None if tensor is None else tensor.cpu() for name, tensor in tensors})  # type: ignore[arg-type]
 
 
 def joined(parts: list[Scores]) -> Scores:
@@ -60,28 +70,11 @@ def joined(parts: list[Scores]) -> Scores:
     return Scores(**values)  # type: ignore[arg-type]
 
 
-@contextmanager
-def device_errors(device: torch.device) -> Iterator[None]:
-    """Make one sentence of a device that fails. Raises DeviceError."""
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        raise DeviceError(
-            f"The device {device} stopped working ({str(error).splitlines()[0]}); what is written stays. Check it"
-            " (nvidia-smi), then run the same command again, or with a device that works."
-        ) from error
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch found no memory; on CPUs it says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
 def _unless_too_large(way: Callable[[], Answer]) -> Answer | None:
     """What `way` returns, or None where memory ran out; its tensors are free by then."""
     try:
         return way()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None

@@ -6,17 +6,18 @@ thread, which holds a bounded number of blocks, whatever the archive holds.
 """
 
 import math
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import joblib
 import pyarrow as pa
 import torch
 
@@ -28,7 +29,8 @@ from cxr_ray.images.intake import Intake
 from cxr_ray.images.isolation import Child, Died
 from cxr_ray.models.ensemble import Ensemble, EnsembleSpec, choose_device, load_ensemble
 from cxr_ray.models.memory import FittedEnsemble
-from cxr_ray.scoring.decoding import decode_in_child, intake_of, items_of, tally
+from cxr_ray.models.precision import emulates
+from cxr_ray.scoring.decoding import DECODED, decode_in_child, intake_of, items_of, tally
 from cxr_ray.scoring.meter import Meter
 from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.stages import read_part, score_batch, write_file
@@ -39,7 +41,20 @@ Answer = TypeVar("Answer")
 _FIRST = 4  # images of the first block, batch and file: a person waits for them
 _PIECES = 4  # of a small run for each who works on it, so that nobody is idle for long at its end
 _LISTERS = 8
+_POLL = 1.0  # seconds until a wish to stop is seen
 _ATTEMPTS = 4
+_GPU_SCORERS = 2  # one makes rows of what came back while the other has the GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Stands where there is nothing yet: one of these calls has to end first.
+
+    The stages hand it on to the last one, which alone waits, for all of them: a stage that waited for the one before
+    would keep what it has done itself.
+    """
+
+    calls: set[Future[Any]]
 
 
 class LocalEngine:
@@ -65,20 +80,27 @@ class LocalEngine:
         stores: StorageConfig,
         stop: Event,
     ) -> None:
-        """Calls are made in threads: they wait for folders and stores. This process knows its `stores` already."""
-        with (
-            ThreadPoolExecutor(_LISTERS, "list") as threads,
-            closing(spread(threads, lambda given: function(*given), arguments, ahead=2 * _LISTERS)) as results,
-        ):
-            for result in results:
-                each(result)
+        """Calls are made in threads: they wait for folders and stores. This process knows its `stores` already.
+
+        Nobody waits for a call that runs when the run stops: a store may take minutes to answer.
+        """
+        running = set[Future[Any]]()
+        for given in chain(arguments, [None]):
+            if given is not None:
+                running.add(_called(function, given))
+            while running and (given is None or len(running) >= _LISTERS):
+                done, running = wait(running, _POLL, FIRST_COMPLETED)
+                for call in done:
+                    each(call.result())
+                    if stop.is_set():
+                        raise StoppedError
                 if stop.is_set():
                     raise StoppedError
 
     def begin(self, job: Job) -> "LocalWork":
-        """Fit the work to the cores that this process may use."""
+        """Fit the work to the cores that this process may use, by its affinity and its container's quota."""
         assert self._ensemble is not None, "load() comes first"
-        return LocalWork(job, self._ensemble, cores=len(os.sched_getaffinity(0)))
+        return LocalWork(job, self._ensemble, cores=joblib.cpu_count())
 
 
 class LocalWork:
@@ -88,11 +110,10 @@ class LocalWork:
         """Share out the cores: each decodes and scores, whatever is there to be done."""
         self.job, self.ensemble = job, FittedEnsemble(ensemble)
         self.decoders = min(cores, job.todo)
+        scorers = job.config.actors or (cores if ensemble.device.type == "cpu" else _GPU_SCORERS)
         # pytorch-grad-cam hooks the networks and adds up gradients in them, which threads cannot share.
-        alone = ensemble.device.type != "cpu" or (
-            job.config.heatmaps != "none" and job.config.heatmap_method != "gradcam"
-        )
-        self.scorers = 1 if alone else min(job.config.actors or cores, math.ceil(job.todo / _FIRST))
+        alone = job.config.heatmaps != "none" and job.config.heatmap_method != "gradcam"
+        self.scorers = 1 if alone else min(scorers, math.ceil(job.todo / _FIRST))
         self.torch_threads = max(1, cores // self.scorers)
         self.block = _piece(job.config.images_per_task, job.todo, self.decoders)
         self.batch = _piece(job.config.batch_size, job.todo, self.scorers)
@@ -101,9 +122,12 @@ class LocalWork:
             f"On this machine: {self.decoders} decoding processes, {self.scorers} ensemble threads on"
             f" {ensemble.device.type}, {cores} CPUs."
         )
+        if emulates(ensemble.device, ensemble.precision):
+            self.words += " This CPU has no bfloat16 units: bf16 is slower here than fp32."
         self.slots = dict.fromkeys(STAGES, 1.0)
         if ensemble.device.type != "cpu":
-            self.slots |= {"fetch": float(self.decoders), "decode": float(self.decoders)}
+            decoders = float(self.decoders)
+            self.slots |= {"fetch": decoders, "decode": decoders, "ensemble": float(self.scorers)}
 
     def summaries(self) -> Generator[dict[str, Any]]:
         """Decode, score and write, each stage as far ahead of the next as its bound allows."""
@@ -115,14 +139,19 @@ class LocalWork:
                 closing(spread(threads, self._score, batches, ahead=self.scorers + 1)) as scored,
             ):
                 for rows in regroup(scored, chain([_FIRST], repeat(job.rows_per_file))):
-                    yield write_file(rows, job.output, job.contract, run_id=job.run_id)
+                    if isinstance(rows, Pending):
+                        wait(rows.calls, return_when=FIRST_COMPLETED)
+                    else:
+                        yield write_file(rows, job.output, job.contract, run_id=job.run_id)
 
-    def _decoded(self) -> Generator[pa.Table]:
-        """The decoded blocks of the worklist as they come; those that are not begun when the run drains are left."""
+    def _decoded(self) -> Generator[pa.Table | Pending]:
+        """The decoded blocks of the worklist as they come; those that are not begun when the run drains are empty."""
         ahead = 2 * self.decoders + math.ceil(2 * self.batch / self.block)
-        with Decoders(self.decoders, intake_of(self.job.config, self.job.preprocess)) as decoders:
+        intake = intake_of(self.job.config, self.job.preprocess)
+        with Decoders(self.decoders, intake, draining=self.meter.is_draining) as decoders:
             for decoded in spread(decoders.threads, decoders.decode, self._blocks(), ahead=ahead):
-                self.meter.add(*tally(decoded))
+                if not isinstance(decoded, Pending):
+                    self.meter.add(*tally(decoded))
                 yield decoded
 
     def _blocks(self) -> Iterator[list[storage.Item]]:
@@ -143,9 +172,9 @@ class LocalWork:
 
 
 class Decoders:
-    """Threads that each have a child process decode, while the block runs."""
+    """Threads that each have a child process decode, while the block runs; nothing new is begun while `draining`."""
 
-    def __init__(self, number: int, intake: Intake) -> None:
+    def __init__(self, number: int, intake: Intake, *, draining: Callable[[], bool]) -> None:
         """No process is started before it has something to do."""
         stores, share = storage.configured()
         self._start = partial(Child, decode_in_child, {"intake": intake, "stores": (stores, share / number)})
@@ -153,7 +182,8 @@ class Decoders:
         for _ in range(number):
             self._idle.put(None)
         self._children = set[Child]()
-        self._closed = False
+        self._closed = Event()
+        self._draining = draining
         self.threads = ThreadPoolExecutor(number, "decode")
 
     def __enter__(self) -> Self:
@@ -164,7 +194,7 @@ class Decoders:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End all children, whatever they do."""
-        self._closed = True
+        self._closed.set()
         for child in tuple(self._children):
             child.kill()
         self.threads.shutdown(cancel_futures=True)
@@ -174,10 +204,14 @@ class Decoders:
     def decode(self, items: list[storage.Item]) -> pa.Table:
         """The decoded block; one that cost its process is decoded again, image by image, and the culprit is a fault.
 
+        None of its rows, where the run drains already.
+
         Raises:
             ConfigError: Its process is ended again and again even so, which no image does.
             ChildProcessError: No process comes so far as to begin.
         """
+        if self._draining():
+            return DECODED.empty_table()
         child = self._idle.get()
         try:
             for attempt in range(_ATTEMPTS):
@@ -201,38 +235,57 @@ class Decoders:
 
     def _started(self) -> Child:
         """A new child. Raises StoppedError when all are to end."""
-        if self._closed:
+        if self._closed.is_set():
             raise StoppedError
         child = self._start()
         self._children.add(child)
+        if self._closed.is_set():  # since it was asked above, and the others may have been ended without this one
+            child.kill()
         return child
 
 
 def spread(
-    threads: ThreadPoolExecutor, function: Callable[[Given], Answer], arguments: Iterable[Given], *, ahead: int
-) -> Generator[Answer]:
-    """`function` of each argument, as the results come; at most `ahead` calls are begun whose results are not taken.
+    threads: ThreadPoolExecutor,
+    function: Callable[[Given], Answer],
+    arguments: Iterable[Given | Pending],
+    *,
+    ahead: int,
+) -> Generator[Answer | Pending]:
+    """`function` of each argument, as the results come, and `Pending` where there are none.
 
-    Where it ends early, calls that are not begun are cancelled.
+    At most `ahead` calls are begun whose results are not taken. Where it ends early, calls that are not begun are
+    cancelled.
     """
-    running: set[Future[Answer]] = set()
+    source, drawn, running = iter(arguments), False, set[Future[Answer]]()
     try:
-        for given in arguments:
-            running.add(threads.submit(function, given))
-            done, running = wait(running, None if len(running) >= ahead else 0.0, FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-        for future in as_completed(running):
-            yield future.result()
+        while running or not drawn:
+            calls: set[Future[Any]] = set()
+            while not (drawn or calls) and len(running) < ahead:
+                given = next(source, None)
+                if isinstance(given, Pending):
+                    calls = given.calls
+                elif given is None:
+                    drawn = True
+                else:
+                    running.add(threads.submit(function, given))
+            done = {call for call in running if call.done()}
+            running -= done
+            for call in done:
+                yield call.result()
+            if not done and (running or calls):
+                yield Pending(calls | running)
     finally:
-        for future in running:
-            future.cancel()
+        for call in running:
+            call.cancel()
 
 
-def regroup(tables: Iterable[pa.Table], sizes: Iterator[int]) -> Iterator[pa.Table]:
+def regroup(tables: Iterable[pa.Table | Pending], sizes: Iterator[int]) -> Iterator[pa.Table | Pending]:
     """The same rows in tables of `sizes` rows, the last one shorter."""
     held, size = list[pa.Table](), next(sizes)
     for table in tables:
+        if isinstance(table, Pending):
+            yield table
+            continue
         held.append(table)
         while sum(part.num_rows for part in held) >= size:
             whole = pa.concat_tables(held)
@@ -241,6 +294,20 @@ def regroup(tables: Iterable[pa.Table], sizes: Iterator[int]) -> Iterator[pa.Tab
     rest = pa.concat_tables(held) if held else None
     if rest is not None and rest.num_rows:
         yield rest
+
+
+def _called(function: Callable[..., Answer], given: tuple[Any, ...]) -> Future[Answer]:
+    """A call in a thread of its own; the process may end before it does, as it may not with a pool's threads."""
+    answer: Future[Answer] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(function(*given))
+        except BaseException as error:  # raised where the answer is taken
+            answer.set_exception(error)
+
+    Thread(target=call, name="list", daemon=True).start()
+    return answer
 
 
 def _piece(most: int, todo: int, workers: int) -> int:

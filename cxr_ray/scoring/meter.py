@@ -4,6 +4,7 @@ Its numbers are for people who watch: they are lost with the process that holds 
 """
 
 from collections import Counter
+from threading import Lock
 from typing import Any, Protocol
 
 from cxr_ray.errors import CxrRayError
@@ -26,7 +27,7 @@ class Watched(Protocol):
 
 
 class Meter:
-    """Images, seconds and faults by stage since the run began."""
+    """Images, seconds and faults by stage since the run began; threads may share it."""
 
     def __init__(self) -> None:
         """Nothing was done yet."""
@@ -35,6 +36,7 @@ class Meter:
         self.faults: Counter[str] = Counter()
         self.draining = False
         self.end: CxrRayError | None = None
+        self._lock = Lock()  # a Counter reads and writes in two steps
 
     def give_up(self, error: CxrRayError) -> None:
         """Keep why the run cannot go on."""
@@ -46,9 +48,10 @@ class Meter:
 
     def add(self, images: dict[str, int], seconds: dict[str, float], faults: dict[str, int]) -> bool:
         """Count what a task did; returns whether the run drains, so that what is not begun is left."""
-        self.images.update(images)
-        self.seconds.update(seconds)
-        self.faults.update(faults)
+        with self._lock:
+            self.images.update(images)
+            self.seconds.update(seconds)
+            self.faults.update(faults)
         return self.draining
 
     def is_draining(self) -> bool:
@@ -62,7 +65,8 @@ class Meter:
 
     def read(self) -> Told:
         """All counts."""
-        return {"images": dict(self.images), "seconds": dict(self.seconds), "faults": dict(self.faults)}
+        with self._lock:
+            return {"images": dict(self.images), "seconds": dict(self.seconds), "faults": dict(self.faults)}
 
     def show(self, progress: Progress, told: Told) -> None:
         """Nobody collects metrics of a run on one machine."""

@@ -34,7 +34,7 @@ def stack_pixels(decoded: pa.Table, *, size: int) -> tuple[Array, Array]:
 def score_rows(
     decoded: pa.Table, rows: Array, scores: Scores | None, contract: Contract, *, run_id: str, heatmaps: Heatmaps
 ) -> pa.Table:
-    """The score table of a batch: `scores` belong to the row numbers `rows`, all other rows are faulted."""
+    """The score table of a batch: `scores`, on the CPU, belong to the row numbers `rows`; all others are faulted."""
     total = decoded.num_rows
     columns: dict[str, Any] = {column.name: decoded[column.name] for column in BEFORE_SCORES}
     if scores is not None:
@@ -66,9 +66,9 @@ def _score_columns(scores: Scores, rows: Array, total: int, contract: Contract) 
     """The columns with one number per finding, and the members' probabilities."""
     columns: dict[str, pa.Array] = {}
     per_finding: dict[str, tuple[Array, type]] = {
-        "probability": (scores.probabilities.cpu().numpy(), np.float32),
-        "votes": (scores.votes.cpu().numpy(), np.int8),
-        "spread": (scores.spread.cpu().numpy(), np.float32),
+        "probability": (scores.probabilities.numpy(), np.float32),
+        "votes": (scores.votes.numpy(), np.int8),
+        "spread": (scores.spread.numpy(), np.float32),
     }
     absent = np.ones(total, bool)
     absent[rows] = False
@@ -77,7 +77,7 @@ def _score_columns(scores: Scores, rows: Array, total: int, contract: Contract) 
             column: Array = np.zeros(total, kind)
             column[rows] = values[:, index]
             columns[f"{prefix}_{column_suffix(finding)}"] = pa.array(column, mask=absent)
-    members = scores.member_probabilities.permute(1, 0, 2).flatten(1).float().cpu().numpy()
+    members = scores.member_probabilities.permute(1, 0, 2).flatten(1).float().numpy()
     listed: list[Array | None] = [None] * total
     for row, values in zip(rows, members, strict=True):
         listed[row] = values
@@ -87,7 +87,7 @@ def _score_columns(scores: Scores, rows: Array, total: int, contract: Contract) 
 
 def _reported(scores: Scores, contract: Contract, heatmaps: Heatmaps) -> Array:
     """Which findings of which image are reported, (B, F)."""
-    positive: Array = scores.probabilities.cpu().numpy() >= np.array(contract.thresholds, np.float32)
+    positive: Array = scores.probabilities.numpy() >= np.array(contract.thresholds, np.float32)
     return np.ones_like(positive) if heatmaps == "all" else positive
 
 
@@ -107,7 +107,7 @@ def _member_heatmaps_column(rows: Array, scores: Scores, total: int, reported: A
     """The members' maps of the reported findings of every scored image; None when they were not kept."""
     if scores.member_maps is None:
         return None
-    maps = _as_bytes(scores.member_maps.permute(1, 2, 0, 3, 4).cpu().numpy())  # (B, F, M, G, G)
+    maps = _as_bytes(scores.member_maps.permute(1, 2, 0, 3, 4).numpy())  # (B, F, M, G, G)
     listed: list[list[bytes] | None] = [None] * total
     for number, row in enumerate(rows):
         listed[row] = [maps[number, index].tobytes() for index in np.flatnonzero(reported[number])]
@@ -115,10 +115,10 @@ def _member_heatmaps_column(rows: Array, scores: Scores, total: int, reported: A
 
 
 def _to_numpy(scores: Scores) -> dict[str, Array | None]:
-    """Everything a finding is made of, on the CPU, maps as bytes 0..255."""
+    """Everything a finding is made of, maps as bytes 0..255."""
     tensors = {name: getattr(scores, name) for name in ("probabilities", "votes", "map_agreement", "peaks", "maps")}
-    arrays = {name: None if tensor is None else tensor.cpu().numpy() for name, tensor in tensors.items()}
-    spread = None if scores.map_spread is None else scores.map_spread.cpu().numpy()
+    arrays = {name: None if tensor is None else tensor.numpy() for name, tensor in tensors.items()}
+    spread = None if scores.map_spread is None else scores.map_spread.numpy()
     for name, values in (("heatmap", arrays["maps"]), ("heatmap_spread", spread)):
         arrays[name] = None if values is None else _as_bytes(values)
     return arrays

@@ -6,12 +6,12 @@ nothing and asks nothing of a cluster.
 
 import errno
 
-import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2.api.exceptions import PreemptionError
 
 from cxr_ray.errors import CxrRayError, TrainingError
+from cxr_ray.models import device
 
 _MOST_QUOTED = 300  # characters of another program's message
 _COLLECTIVE = ("gloo", "nccl", "processgroup", "process group")
@@ -84,13 +84,10 @@ def _is_collective(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python, torch, the operating system or Ray's memory monitor is about memory."""
-    kinds = (MemoryError, torch.OutOfMemoryError, OutOfMemoryError)
-    # torch's CPU allocator raises a bare RuntimeError.
     return (
-        isinstance(error, kinds)
+        device.is_out_of_memory(error)
+        or isinstance(error, OutOfMemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
     )
 
 

@@ -5,12 +5,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from cxr_ray.images.isolation import Died, deadline, each_in_a_child
+
+
+class UnpicklableError(Exception):
+    """Holds what no process can hand to another."""
+
+    def __init__(self) -> None:
+        super().__init__("of a kind")
+        self.lock = threading.Lock()
+
+
+class OneWayError(Exception):
+    """Can be pickled, but not made again of what is pickled."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} {where}")
 
 
 def misbehave(item: str, *, seconds: float) -> str:
@@ -31,6 +47,12 @@ def misbehave(item: str, *, seconds: float) -> str:
             os.write(1, b"and another\n")
         elif item == "bug":
             raise ZeroDivisionError(item)
+        elif item == "unpicklable bug":
+            raise UnpicklableError
+        elif item == "one-way bug":
+            raise OneWayError("of a", "kind")
+        elif item == "unpicklable result":
+            return lambda: item
         elif item == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         elif item.startswith("killed once"):
@@ -66,9 +88,22 @@ def test_each_in_a_child_poison_costs_itself_only_in_bounded_time(poison, died):
     assert time.monotonic() - started < 30.0
 
 
-def test_each_in_a_child_bug_raised_as_it_is():
-    with pytest.raises(ZeroDivisionError, match="bug"):
+def test_each_in_a_child_bug_raised_as_it_is_and_says_where():
+    with pytest.raises(ZeroDivisionError, match="bug") as caught:
         list(each_in_a_child(misbehave, ["a", "bug"], {"seconds": 60.0}))
+    assert "In a child process" in caught.value.__notes__[0]
+    assert "in misbehave" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(("item", "name"), [("unpicklable bug", "UnpicklableError"), ("one-way bug", "OneWayError")])
+def test_each_in_a_child_bug_that_does_not_survive_pickling_raised_in_words(item, name):
+    with pytest.raises(RuntimeError, match=rf"(?s)in misbehave.*{name}: of a kind"):
+        list(each_in_a_child(misbehave, ["a", item], {"seconds": 60.0}))
+
+
+def test_each_in_a_child_result_that_cannot_be_pickled_is_a_bug_and_no_death():
+    with pytest.raises(Exception, match=r"pickle.*lambda"):
+        list(each_in_a_child(misbehave, ["unpicklable result"], {"seconds": 60.0}))
 
 
 def test_each_in_a_child_killed_from_outside_once_tried_again(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from cxr_ray.errors import DeviceError
 from cxr_ray.models.ensemble import load_ensemble
 from cxr_ray.models.memory import FittedEnsemble
+from tests.models.test_device import OUT_OF_MEMORY
 
 
 @pytest.fixture
@@ -29,18 +30,34 @@ def limited(bundle, most, error):
     return FittedEnsemble(ensemble), sizes
 
 
-OUT_OF_MEMORY = (
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
-)
+GONE = torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["device", "cpu"])
+def late(bundle, most, error):
+    """The bundle's ensemble, whose results raise `error` for more than `most` images, and only when they are fetched.
+
+    As those of a GPU do, which computes behind the program's back.
+    """
+    ensemble = load_ensemble(bundle)
+
+    class Late(torch.Tensor):
+        def cpu(self):
+            if len(self) > most:
+                raise error
+            return self.as_subclass(torch.Tensor)
+
+    for member in ensemble.members:
+        plain = member.backbone.forward_features
+        member.backbone.forward_features = lambda pixels, plain=plain: plain(pixels).as_subclass(Late)
+    return FittedEnsemble(ensemble)
+
+
+@pytest.mark.parametrize("where", ["allocator", "cpu"])
 @pytest.mark.parametrize("maps", [True, False])
-def test_score_batch_too_large_for_the_memory_scores_as_in_one_piece(bundle, images, error, maps):
+def test_score_batch_too_large_for_the_memory_scores_as_in_one_piece(bundle, images, where, maps):
     how = {"with_heatmaps": maps, "keep_member_maps": maps}
     whole = load_ensemble(bundle).score(images, **how)
-    ensemble, sizes = limited(bundle, 3, error)
+    ensemble, sizes = limited(bundle, 3, OUT_OF_MEMORY[where])
     found = ensemble.score(images, **how)
     assert sizes == [11, 6, 3, 3, 3, 2]
     for field in fields(whole):
@@ -53,23 +70,29 @@ def test_score_batch_too_large_for_the_memory_scores_as_in_one_piece(bundle, ima
     assert sizes[6:] == [3, 3, 3, 2], "what fits is remembered"
 
 
-def test_score_ensemble_allocator_that_fails_says_the_words_that_are_looked_for(bundle):
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(10**15)
-    assert "DefaultCPUAllocator: can't allocate memory" in str(caught.value)
-
-
 def test_score_single_image_that_does_not_fit_is_one_sentence(bundle, images):
-    ensemble, sizes = limited(bundle, 0, OUT_OF_MEMORY[0])
+    ensemble, sizes = limited(bundle, 0, OUT_OF_MEMORY["allocator"])
     with pytest.raises(DeviceError, match=r"^A single image does not fit .* on cpu; .*--precision bf16\.$"):
         ensemble.score(images, with_heatmaps=False)
     assert sizes == [11, 6, 3, 2, 1]
 
 
 def test_score_device_that_is_gone_is_one_sentence(bundle, images):
-    error = torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
     with pytest.raises(DeviceError, match=r"stopped working \(CUDA error: device-side assert triggered\)"):
-        limited(bundle, 0, error)[0].score(images, with_heatmaps=False)
+        limited(bundle, 0, GONE)[0].score(images, with_heatmaps=False)
+
+
+def test_score_device_that_is_gone_when_its_results_are_fetched_is_one_sentence(bundle, images):
+    with pytest.raises(DeviceError, match=r"stopped working \(CUDA error: device-side assert triggered\)"):
+        late(bundle, 0, GONE).score(images, with_heatmaps=False)
+
+
+def test_score_memory_short_when_results_are_fetched_scores_by_halves(bundle, images):
+    whole = load_ensemble(bundle).score(images, with_heatmaps=False)
+    ensemble = late(bundle, 3, OUT_OF_MEMORY["cuda"])
+    found = ensemble.score(images, with_heatmaps=False)
+    assert ensemble.most == 3
+    torch.testing.assert_close(found.probabilities, whole.probabilities, atol=1e-5, rtol=0)
 
 
 def test_score_bug_in_a_member_is_raised_as_it_is(bundle, images):
@@ -77,10 +100,29 @@ def test_score_bug_in_a_member_is_raised_as_it_is(bundle, images):
         limited(bundle, 5, RuntimeError("shapes cannot be multiplied"))[0].score(images, with_heatmaps=False)
 
 
-def test_load_ensemble_members_that_do_not_fit_are_one_sentence(bundle, monkeypatch):
-    def full(self, *args, **how):
-        raise OUT_OF_MEMORY[0]
+def failing(error):
+    """A way to a device that fails."""
 
-    monkeypatch.setattr(torch.nn.Module, "to", full)
+    def to(self, *args, **how):
+        raise error
+
+    return to
+
+
+@pytest.mark.parametrize("where", ["allocator", "cuda", "cpu"])
+def test_load_ensemble_members_that_do_not_fit_are_one_sentence(bundle, monkeypatch, where):
+    monkeypatch.setattr(torch.nn.Module, "to", failing(OUT_OF_MEMORY[where]))
     with pytest.raises(DeviceError, match=r"^The 3 members of .* do not fit into the memory that is left on cpu; "):
+        load_ensemble(bundle)
+
+
+def test_load_ensemble_device_that_is_gone_is_one_sentence(bundle, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "to", failing(GONE))
+    with pytest.raises(DeviceError, match=r"^The device cpu stopped working"):
+        load_ensemble(bundle)
+
+
+def test_load_ensemble_bug_is_raised_as_it_is(bundle, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "to", failing(RuntimeError("shapes")))
+    with pytest.raises(RuntimeError, match=r"^shapes$"):
         load_ensemble(bundle)

@@ -10,7 +10,7 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.models.ensemble import load_ensemble
 from cxr_ray.models.heatmaps import library_maps, member_maps
 from cxr_ray.models.member import scale_outputs
-from cxr_ray.models.precision import check_precision, prepared
+from cxr_ray.models.precision import check_precision, emulates, prepared
 from tests.models.test_heatmaps import FINDINGS, images, make_member, reference_maps
 
 BACKBONES = (
@@ -98,3 +98,25 @@ def test_check_precision_gpu_without_bfloat16_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match=r"^Tesla T4 has no bfloat16; leave out --precision bf16"):
         check_precision(torch.device("cuda"), "bf16")
     check_precision(torch.device("cuda"), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "emulated"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, False),
+        ({"amx_bf16": True}, False),
+        ({"neon": True, "bf16": False}, True),
+        ({"neon": True, "bf16": True}, False),
+    ],
+)
+def test_emulates_bfloat16_where_the_cpu_has_no_units_for_it(capabilities, emulated, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert emulates(torch.device("cpu"), "bf16") is emulated
+    assert not emulates(torch.device("cpu"), "fp32")
+    assert not emulates(torch.device("cuda"), "bf16")
+
+
+def test_emulates_nothing_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not emulates(torch.device("cpu"), "bf16")

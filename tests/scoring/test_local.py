@@ -5,25 +5,35 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from cxr_ray import storage
-from cxr_ray.config import ScoreConfig
+from cxr_ray.config import LimitsConfig, ScoreConfig
 from cxr_ray.errors import BundleError, ConfigError, LeaseError, StoppedError
-from cxr_ray.models.ensemble import Ensemble
+from cxr_ray.images.intake import Intake
+from cxr_ray.models.ensemble import Ensemble, load_ensemble, load_ensemble_spec
 from cxr_ray.scoring.engine import needs_ray
-from cxr_ray.scoring.local import LocalEngine, regroup, spread
-from cxr_ray.scoring.run import RunResult, score
+from cxr_ray.scoring.lease import Lease
+from cxr_ray.scoring.local import Decoders, LocalEngine, LocalWork, Pending, regroup, spread
+from cxr_ray.scoring.run import RunResult, contract_of, score
 from cxr_ray.scoring.table import read_scores
 from cxr_ray.scoring.verify import verify
-from tests.conftest import write_image
+from cxr_ray.scoring.work import Job
+from cxr_ray.scoring.worklist import WORKLIST
+from tests.conftest import PREPROCESS, write_image
 
 LOCAL = ScoreConfig(engine="local", rows_per_file=5, images_per_task=4, batch_size=4)
 
@@ -235,12 +245,163 @@ def test_spread_draws_no_further_ahead_than_asked_and_hands_errors_on():
             yield number
 
     with ThreadPoolExecutor(2) as threads:
-        for result in spread(threads, lambda number: number, arguments(), ahead=3):
+        for result in arriving(spread(threads, lambda number: number, arguments(), ahead=3)):
             taken.append(result)
             assert len(drawn) - len(taken) <= 3
         assert sorted(taken) == list(range(40))
         with pytest.raises(ZeroDivisionError):
-            list(spread(threads, lambda number: 1 // number, [3, 0, 3], ahead=1))
+            list(arriving(spread(threads, lambda number: 1 // number, [3, 0, 3], ahead=1)))
+
+
+def arriving(results: Iterator[object]) -> Iterator[object]:
+    """What a stage yields, waited for."""
+    for result in results:
+        if isinstance(result, Pending):
+            wait(result.calls, return_when=FIRST_COMPLETED)
+        else:
+            yield result
+
+
+@pytest.mark.parametrize(
+    ("how", "ended"), [("stopped", "StoppedError"), ("interrupted", "KeyboardInterrupt")], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_over_local_waits_for_no_call_when_it_is_to_end(how, ended):
+    code = """
+        import os, signal, sys, threading
+        from cxr_ray.config import StorageConfig
+        from cxr_ray.errors import StoppedError
+        from cxr_ray.scoring.local import LocalEngine
+
+        stop = threading.Event()
+
+        def call(how):
+            os.kill(os.getpid(), signal.SIGINT) if how == "interrupted" else stop.set()
+            threading.Event().wait()  # for a store that never answers
+
+        try:
+            LocalEngine().over(call, [(sys.argv[1],)], print, stores=StorageConfig(), stop=stop)
+        except (KeyboardInterrupt, StoppedError) as error:
+            print(type(error).__name__)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ended}\n", "")
+
+
+def job_of(films: list[Path], bundle: str, output: Path, config: ScoreConfig = LOCAL) -> Job:
+    """A job of these films, listed by hand."""
+    rows = [{"uri": storage.absolute(str(film)), "object_version": "", "size": 1, "modified": None} for film in films]
+    output.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=WORKLIST), output / "part.parquet")
+    return Job(
+        parts=(storage.absolute(str(output / "part.parquet")),),
+        todo=len(films),
+        bundle=bundle,
+        contract=contract_of(load_ensemble_spec(bundle)),
+        preprocess=PREPROCESS,
+        config=config,
+        output=storage.absolute(str(output)),
+        run_id="run",
+        rows_per_file=5,
+    )
+
+
+@pytest.fixture
+def stalled(bundle, tmp_path):
+    """Work on 16 films in blocks of 4, of which the second waits for a film; the named pipe it comes by; the film."""
+    films = [write_image(tmp_path / "films" / f"{number:02d}.png", seed=number) for number in range(16)]
+    data = films[4].read_bytes()
+    films[4].unlink()
+    os.mkfifo(films[4])
+    job = job_of(films, bundle, tmp_path / "out")
+    with Lease(job.output, "run", seconds=30.0, log=print):
+        yield LocalWork(job, load_ensemble(bundle), cores=1), films[4], data
+
+
+@pytest.mark.timeout(240)
+def test_summaries_first_file_is_written_while_the_second_batch_is_decoded(stalled):
+    work, pipe, data = stalled
+    summaries = work.summaries()
+    assert next(summaries)["scored"] == 4
+    pipe.write_bytes(data)
+    assert [summary["scored"] for summary in summaries] == [5, 5, 2]
+
+
+@pytest.mark.timeout(240)
+def test_summaries_nothing_is_decoded_that_was_not_begun_when_the_run_drains(stalled):
+    work, pipe, data = stalled
+    summaries = work.summaries()
+    assert next(summaries)["scored"] == 4
+    with pipe.open("wb") as file:  # returns when the second block is begun
+        work.meter.drain()
+        file.write(data)
+    assert [summary["scored"] for summary in summaries] == [4]
+    assert work.meter.read()["images"]["decode"] == 8
+
+
+@pytest.mark.parametrize(
+    ("device", "changes", "scorers"),
+    [
+        ("cpu", {}, 4),
+        ("cpu", {"actors": 3}, 3),
+        ("cuda", {}, 2),
+        ("cuda", {"actors": 1}, 1),
+        ("cuda", {"heatmaps": "none", "heatmap_method": "layercam"}, 2),
+        ("cuda", {"heatmap_method": "layercam"}, 1),
+        ("cpu", {"heatmap_method": "layercam"}, 1),
+    ],
+)
+def test_local_work_threads_for_the_ensemble(device, changes, scorers, bundle, tmp_path):
+    job = job_of([tmp_path / f"{number}.png" for number in range(40)], bundle, tmp_path / "out")
+    ensemble = replace(load_ensemble(bundle), device=torch.device(device))
+    work = LocalWork(replace(job, config=LOCAL.model_copy(update=changes)), ensemble, cores=4)
+    assert work.scorers == scorers
+    assert f" {scorers} ensemble threads on {device}, 4 CPUs." in work.words
+    assert work.slots["ensemble"] == (scorers if device == "cuda" else 1)
+
+
+@pytest.mark.parametrize(("units", "said"), [(False, True), (True, False)])
+def test_local_work_in_bf16_says_where_it_is_slow(units, said, bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": units})
+    job = job_of([tmp_path / "a.png"], bundle, tmp_path / "out")
+    work = LocalWork(job, load_ensemble(bundle, precision="bf16"), cores=1)
+    assert ("This CPU has no bfloat16 units: bf16 is slower here than fp32." in work.words) is said
+
+
+def test_begin_cores_are_those_that_the_container_may_use(bundle, tmp_path, monkeypatch):
+    quota, plain, exists = "/sys/fs/cgroup/cpu.max", open, os.path.exists
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr("os.path.exists", lambda path: path == quota or exists(path))
+    monkeypatch.setattr(
+        "builtins.open", lambda file, *how, **more: plain(tmp_path / "cpu.max" if file == quota else file, *how, **more)
+    )
+    engine = LocalEngine()
+    engine.load(bundle, LOCAL)
+    work = engine.begin(job_of([tmp_path / f"{number}.png" for number in range(40)], bundle, tmp_path / "out"))
+    assert work.words == "On this machine: 3 decoding processes, 3 ensemble threads on cpu, 3 CPUs."
+
+
+def test_decoders_child_that_starts_while_they_end_does_not_do_its_block(tmp_path, monkeypatch):
+    film, plain, ends = write_image(tmp_path / "a.png", seed=0), subprocess.Popen, []
+
+    def start(*given, **how):
+        process = plain(*given, **how)
+        if not ends:
+            ends.append(Thread(target=decoders.__exit__, args=(None, None, None)))
+            ends[0].start()
+            with suppress(RuntimeError):
+                while True:  # until they take nothing more: all other children were told to end by then
+                    decoders.threads.submit(int)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    decoders = Decoders(1, Intake(PREPROCESS, LimitsConfig()), draining=lambda: False)
+    block = decoders.threads.submit(decoders.decode, [(storage.absolute(str(film)), "", 1)])
+    with pytest.raises(StoppedError):
+        block.result()
+    ends[0].join()
 
 
 @pytest.mark.parametrize(
@@ -261,7 +422,7 @@ def test_regroup_keeps_all_rows_in_order(rows, sizes, wanted):
     assert [n for table in found for n in table["n"].to_pylist()] == list(range(sum(rows)))
 
 
-def test_needs_ray_where_a_cluster_is_named_or_asked_for(monkeypatch):
+def test_needs_ray_where_a_cluster_is_named_or_asked_for_or_there_are_several_gpus(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert not needs_ray("auto", None)
     assert needs_ray("auto", "auto")
@@ -269,6 +430,11 @@ def test_needs_ray_where_a_cluster_is_named_or_asked_for(monkeypatch):
     assert not needs_ray("local", None)
     with pytest.raises(ConfigError, match="leave out --address"):
         needs_ray("local", "auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert needs_ray("auto", None), "one process would leave a GPU idle"
+    assert not needs_ray("local", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert not needs_ray("auto", None)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert needs_ray("auto", None)
     assert not needs_ray("local", None)

@@ -41,10 +41,10 @@ def command(request: pytest.FixtureRequest) -> list[str]:
 
 
 def start(command: list[str], archive: Path, bundle: str, output: Path, log: Path) -> subprocess.Popen[str]:
-    """A run in the background."""
+    """A run in the background, in a process group of its own."""
     with log.open("w") as stderr:
         whole = [*command, str(archive), "--ensemble", bundle, "--output", str(output), *SETTINGS, "--json"]
-        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True)
 
 
 def wait_for_rows(output: Path, run: subprocess.Popen[str], log: Path, *, more_than: int = 0) -> None:
@@ -121,6 +121,35 @@ def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(comman
     after = keys(output)
     assert len(after) == len(set(after)) == counts["already_done"] + 40
     assert before <= set(after)
+    assert verify(str(output)).problems == ()
+
+
+@pytest.mark.slow
+def test_score_local_interrupted_leaves_no_process_and_no_lease_and_goes_on(large_archive, bundle, tmp_path):
+    command, output, log = [*COMMAND, "--engine", "local"], tmp_path / "out", tmp_path / "log"
+    with start(command, large_archive, bundle, output, log) as run:
+        wait_for_rows(output, run, log)
+        decoders = decoders_of(run.pid)
+        assert decoders
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: everything that runs in it is told
+        run.communicate(timeout=240)
+    assert run.returncode == 130
+    assert "Interrupted. The same command continues where this one stopped." in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert [child for child in decoders if child.is_running()] == []
+    assert not (output / "lease.json").exists()
+    before = set(keys(output))
+    again = subprocess.run(
+        [*command, str(large_archive), "--ensemble", bundle, "--output", str(output), "--limit", "20", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr[-3000:]
+    counts = json.loads(again.stdout)
+    assert (counts["already_done"], counts["scored"]) == (len(before), 20)
+    assert before < set(keys(output))
     assert verify(str(output)).problems == ()
 
 
