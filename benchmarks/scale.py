@@ -12,8 +12,9 @@ whole tree of processes (PSS). The cost of the start is in the rows; what an ima
 two of them, which a line of its own states.
 
 Whether memory follows the archive is asked of one run of `--memory` images: the tree's PSS, looked at twice a second,
-when 1,000 images stand in score files, so that workers of every kind have worked, and when all do; and the peaks until
-then. A run of 1,000 alone may end before all of its workers have begun, and tells less.
+when 1,000 images stand in score files, so that workers of every kind have worked, and the largest from then on (not
+that of the end, when some have gone); and the peaks of the run until then and in all. A run of 1,000 alone may end
+before all of its workers have begun, and tells less.
 
     python benchmarks/scale.py [--images 100,1000,10000,100000] [--engines ray,local] [--raylets 1,2,4] [--rounds 1]
                                [--heatmaps none,all] [--memory 20000]
@@ -65,12 +66,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """PSS of the process tree, MiB, when EARLY images were written and when all were, and the peaks until then."""
+    """PSS of the tree, MiB: when EARLY images were written, the largest from then on, that until then, and of all."""
 
     early: float
-    late: float
+    later: float
     early_peak: float
-    late_peak: float
+    peak: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,9 @@ def memory_of(watch: Watch, files: Iterable[Path]) -> Memory:
     """The memory of a run by the times at which its score files were written."""
     written = sorted((file.stat().st_mtime, pq.read_metadata(file).num_rows) for file in files)
     totals = np.cumsum([rows for _, rows in written])
-    early = written[int(np.searchsorted(totals, min(EARLY, totals[-1])))][0]
-    late = written[-1][0]
-    return Memory(watch.held(early), watch.held(late), watch.peak(early), watch.peak())
+    moment = written[int(np.searchsorted(totals, min(EARLY, totals[-1])))][0]
+    early = watch.held(moment)
+    return Memory(early, max(early, watch.peak(start=moment)), watch.peak(end=moment), watch.peak())
 
 
 def bare(films: Path, bundle: Path, *, maps: bool) -> float:
@@ -247,7 +248,7 @@ def tables(found: dict[Case, list[Measured]], bases: dict[str, list[float]]) -> 
     lines += [cost_line(case, runs, bases[case.heatmaps]) for case, runs in found.items() if not case.memory]
     lines += ["", *further(found, bases)]
     lines += [
-        f"\n| engine | heat maps | images | tree at {EARLY:,} written, MiB (min / median / max) | at the end, MiB |"
+        f"\n| engine | heat maps | images | tree at {EARLY:,} written, MiB (min / median / max) | most later, MiB |"
         f" growth, % | peak until {EARLY:,}, MiB | peak, MiB | growth, % |\n" + "|---" * 9 + "|"
     ]
     return lines + [memory_line(case, [run.memory for run in runs]) for case, runs in found.items() if case.memory]
@@ -261,7 +262,7 @@ def cost_line(case: Case, runs: Sequence[Measured], bases: Sequence[float]) -> s
     )
     return (
         f"{case.name} {first:.1f} | {wall:.1f} | {spread([run.cpu for run in runs], 2)} | {beyond:.2f} | {driver:.0f} |"
-        f" {spread([run.memory.late_peak for run in runs])} |"
+        f" {spread([run.memory.peak for run in runs])} |"
     )
 
 
@@ -282,12 +283,12 @@ def further(found: dict[Case, list[Measured]], bases: dict[str, list[float]]) ->
 
 def memory_line(case: Case, runs: Sequence[Memory]) -> str:
     """One row of the table of memory."""
-    held = [100 * (run.late / run.early - 1) for run in runs]
-    peaks = [100 * (run.late_peak / run.early_peak - 1) for run in runs]
+    held = [100 * (run.later / run.early - 1) for run in runs]
+    peaks = [100 * (run.peak / run.early_peak - 1) for run in runs]
     return (
-        f"{case.name} {spread([run.early for run in runs])} | {spread([run.late for run in runs])} |"
+        f"{case.name} {spread([run.early for run in runs])} | {spread([run.later for run in runs])} |"
         f" {spread(held, 1)} | {spread([run.early_peak for run in runs])} |"
-        f" {spread([run.late_peak for run in runs])} | {spread(peaks, 1)} |"
+        f" {spread([run.peak for run in runs])} | {spread(peaks, 1)} |"
     )
 
 

@@ -224,9 +224,9 @@ class Watch:
         spent = np.interp([start, end], [s.time for s in self.samples], [s.cpu for s in self.samples])
         return float(spent[1] - spent[0])
 
-    def peak(self, end: float = float("inf")) -> float:
-        """The largest PSS until a time, MiB."""
-        return max((s.pss for s in self.samples if s.time <= end), default=0) / 2**20
+    def peak(self, start: float = 0.0, end: float = float("inf")) -> float:
+        """The largest PSS between two times, MiB."""
+        return max((s.pss for s in self.samples if start <= s.time <= end), default=0) / 2**20
 
     def held(self, end: float) -> float:
         """The PSS of the last sample until a time, MiB."""

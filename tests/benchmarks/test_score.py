@@ -78,5 +78,5 @@ def test_watch_gives_the_peak_and_the_last_sample_until_a_time(score: ModuleType
     ]
     assert watch.cpu_seconds() == 30.0
     assert watch.cpu_seconds(5.0, 15.0) == 15.0
-    assert (watch.peak(5.0), watch.peak(25.0)) == (0.0, 70.0)
+    assert (watch.peak(), watch.peak(end=5.0), watch.peak(start=15.0)) == (70.0, 0.0, 30.0)
     assert (watch.held(19.0), watch.held(25.0)) == (70.0, 30.0)
