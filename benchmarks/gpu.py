@@ -5,7 +5,13 @@ second (median of the rounds), the share of the device's own matrix peak that th
 uint8 instead of float saves, and how many CPU cores of decoding one such device keeps busy, from the milliseconds per
 image and transfer syntax of benchmarks/RESULTS.md.
 
-    python benchmarks/gpu.py [--device cuda] [--batches 16,64,256] [--findings 14] [--rounds 5] [--compile]
+The matrix peak is measured with the very units that the members' convolutions and products may use: `fp32` keeps
+TensorFloat-32 from both, `tf32` allows it to both (on a CPU without it the two are alike), and so does `bf16` for what
+of it keeps float32. The share counts the operations of the forward passes alone, with heat maps or without. Layouts are
+those of the weights; `cxr-ray score` uses `channels_last`.
+
+    python benchmarks/gpu.py [--device cuda] [--batches 16,64,256] [--precisions fp32,tf32,bf16] [--findings 14]
+                             [--layouts channels_last,contiguous] [--rounds 5] [--compile]
 """
 
 import argparse
@@ -31,6 +37,13 @@ PAPER = {
     "inception_resnet_v2": 299,
     "legacy_xception": 299,
 }
+# What a row may be called -> the members' precision, and whether float32 may be computed in TensorFloat-32.
+PRECISIONS: dict[str, tuple[Precision, bool]] = {
+    "fp32": ("fp32", False),
+    "tf32": ("fp32", True),
+    "bf16": ("bf16", True),
+}
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 # CPU milliseconds from bytes to a model input of 512 pixels, 2500 x 3000 pixels, from benchmarks/RESULTS.md.
 DECODE_MS = {
     "uncompressed": 17.0,
@@ -44,7 +57,9 @@ DECODE_MS = {
 }
 
 
-def paper_ensemble(members: dict[str, int], *, num_findings: int, device: str, precision: Precision) -> Ensemble:
+def paper_ensemble(
+    members: dict[str, int], *, num_findings: int, device: str, precision: Precision, layout: str
+) -> Ensemble:
     """An ensemble with random weights."""
     torch.manual_seed(0)
     findings = tuple(f"finding_{number:02d}" for number in range(num_findings))
@@ -53,7 +68,8 @@ def paper_ensemble(members: dict[str, int], *, num_findings: int, device: str, p
     for name, side in members.items():
         config = MemberConfig(name=name, backbone=name, size=side)
         network, _ = create(config, findings=findings, size=size, preprocess_digest="")
-        networks.append(prepared(network.eval().requires_grad_(False), device, precision))
+        network = prepared(network.eval().requires_grad_(False), device, precision)
+        networks.append(network.to(memory_format=LAYOUTS[layout]))  # type: ignore[call-overload]
     spec = EnsembleSpec(
         findings=findings,
         members=tuple(members),
@@ -87,7 +103,17 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def matrix_peak(device: str, precision: str, *, rounds: int) -> float:
+def allow_tf32(allowed: bool) -> str:
+    """Let float32 products and convolutions both use TensorFloat-32, or neither; and what was set, in words.
+
+    By default torch lets cuDNN's convolutions use it and keeps it from products.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    return f"TensorFloat-32 {'allowed to' if allowed else 'kept from'} float32 products and convolutions"
+
+
+def matrix_peak(device: str, precision: Precision, *, rounds: int) -> float:
     """Floating point operations per second of one large matrix product."""
     side = 8192 if device.startswith("cuda") else 1024
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -118,7 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batches", default="16,64,256")
-    parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS))
+    parser.add_argument("--layouts", default=",".join(LAYOUTS))
     parser.add_argument("--findings", type=int, default=14)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compile the members as well")
@@ -128,32 +155,45 @@ def main() -> None:
     device, rounds = arguments.device, arguments.rounds
     where = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     print(f"{where}, torch {torch.__version__}, {', '.join(members)}, {arguments.findings} findings")
-    best = 0.0
-    for precision in arguments.precisions.split(","):
+    batches, best = [int(batch) for batch in arguments.batches.split(",")], 0.0
+    print("| precision | layout | batch | heat maps | images/s | share of the matrix peak | GiB |\n" + "|---" * 7 + "|")
+    peaks = []
+    for name in arguments.precisions.split(","):
+        precision, tf32 = PRECISIONS[name]
+        said = allow_tf32(tf32)
         peak = matrix_peak(device, precision, rounds=rounds)
-        print(f"{precision}: matrix products at {peak / 1e12:.1f} TFLOP/s")
-        ensemble = paper_ensemble(members, num_findings=arguments.findings, device=device, precision=precision)
-        if arguments.compile:
-            for member in ensemble.members:
-                member.backbone.forward_features = torch.compile(member.backbone.forward_features)
-        for batch, maps in product(map(int, arguments.batches.split(",")), (False, True)):
-            images = torch.randint(0, 256, (batch, 1, ensemble.spec.preprocess.size, ensemble.spec.preprocess.size))
-            images = images.to(torch.uint8)
-
-            def score(ensemble: Ensemble = ensemble, images: torch.Tensor = images, maps: bool = maps) -> object:
-                return ensemble.score(images, with_heatmaps=maps)
-
-            rate = batch / seconds_of(score, rounds=rounds, device=device)
-            share = rate * operations_of(ensemble, images) / peak
-            best = max(best, rate if maps else 0.0)
-            print(
-                f"| {precision} | {batch} | {'with' if maps else 'without'} maps | {rate:.1f} images/s |"
-                f" {share:.1%} of the matrix peak | {peak_memory(device, score):.2f} GiB |",
-                flush=True,
+        peaks.append(f"{name}: matrix products at {peak / 1e12:.3g} TFLOP/s, {said}")
+        for layout in arguments.layouts.split(","):
+            ensemble = paper_ensemble(
+                members, num_findings=arguments.findings, device=device, precision=precision, layout=layout
             )
-    copies(device, int(arguments.batches.split(",")[-1]), max(members.values()), rounds=rounds)
+            if arguments.compile:
+                for member in ensemble.members:
+                    member.backbone.forward_features = torch.compile(member.backbone.forward_features)
+            for batch, maps in product(batches, (False, True)):
+                rate = print_row(ensemble, f"| {name} | {layout} |", batch, maps=maps, peak=peak, rounds=rounds)
+                best = max(best, rate if maps else 0.0)
+    print("\n".join(peaks))
+    copies(device, batches[-1], max(members.values()), rounds=rounds)
     for syntax, milliseconds in DECODE_MS.items():
         print(f"decoding {syntax}: {best * milliseconds / 1000:.1f} cores keep up with {best:.0f} images/s")
+
+
+def print_row(ensemble: Ensemble, name: str, batch: int, *, maps: bool, peak: float, rounds: int) -> float:
+    """Measure one row of the table, and return its images per second."""
+    side, device = ensemble.spec.preprocess.size, str(ensemble.device)
+    images = torch.randint(0, 256, (batch, 1, side, side)).to(torch.uint8)
+
+    def score() -> object:
+        return ensemble.score(images, with_heatmaps=maps)
+
+    rate = batch / seconds_of(score, rounds=rounds, device=device)
+    share = rate * operations_of(ensemble, images) / peak
+    memory = peak_memory(device, score)
+    print(
+        f"{name} {batch} | {'all' if maps else 'none'} | {rate:.1f} | {100 * share:.3g} % | {memory:.2f} |", flush=True
+    )
+    return rate
 
 
 def copies(device: str, batch: int, side: int, *, rounds: int) -> None:

@@ -1,24 +1,29 @@
 """Scoring an archive: our pipeline against a bare loop, a script as one would write it, and timm's way of inference.
 
-All ways read the same files and run the same members. Each runs in fresh processes, in alternating rounds, and its
-rate is taken in its steady state: the images between the first and the last tenth, by the time at which each was done.
+All ways read the same files and run the same members. Each runs in fresh processes, in rounds whose order alternates,
+and its rate is that of its steady part: the images done after the first tenth and before the last one.
 
-- `ray`, `local`: `cxr-ray score` on its two engines, with and without heat maps; `-onnx` and `-bf16` behind either:
-  with that runtime or precision, as in `local-maps-onnx`.
-- `bare`: one process per core with one thread, each decoding and scoring its share with this project's own functions;
-  nothing is listed, written, accounted or protected.
+- `ray`, `local`: `cxr-ray score` on its two engines; `-maps` with the heat maps of all findings of all members, `-onnx`
+  and `-bf16` behind either: with that runtime or precision, as in `local-maps-onnx`. The first round of an `-onnx` way
+  exports the graphs.
+- `bare`: one process per core with one thread, each decoding and scoring its share with this project's own functions.
+  It pays for fetching, the header gate and the deadline of `decode_images`, and for votes, spread and map agreement of
+  `Ensemble.score`; nothing is listed, accounted, written or protected from a decoder that dies. Always torch and fp32.
 - `timm`: pydicom or Pillow, `apply_voi_lut`, torch's resize in a DataLoader, the members one after the other; no maps.
 - `script`: the same with pytorch-grad-cam for every finding of every member and one CSV at the end.
 
-    python benchmarks/score.py [--images 1000] [--script-images 24] [--format dicom|png] [--rounds 3] [--ways ray,bare]
+    python benchmarks/score.py [--images 1000] [--script-images 64] [--format dicom|png] [--rounds 3] [--ways ray,bare]
 
-CPU seconds are those of the whole machine, which should be idle; memory is that of the process tree (PSS).
+The ratios are those to `bare`, or `bare-maps` where heat maps are made: of the medians, and the median of those of the
+rounds. CPU seconds are those of the whole machine, which should be idle, without this process's own: of all of a run,
+and of its steady part. Memory is that of the process tree (PSS).
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -26,6 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +44,7 @@ FINDINGS = tuple(f"finding_{number:02d}" for number in range(14))
 SIZE = 224
 BATCH = 16
 WAYS = ("bare", "bare-maps", "ray", "ray-maps", "local", "local-maps", "timm", "script")
+_WAY = re.compile(r"bare(-maps)?|(ray|local)(-maps)?(-onnx|-bf16)?|timm|script")
 NUMERICS = {"onnx": ("--runtime", "onnx"), "bf16": ("--precision", "bf16")}
 DISTINCT = 40  # films that are drawn; the others are further names of theirs
 
@@ -180,36 +187,62 @@ def script(films: str, bundle: str, *, maps: bool) -> None:
     pd.DataFrame(rows, columns=["path", *FINDINGS]).to_csv(os.devnull, index=False)
 
 
-class Watch:
-    """CPU seconds of the machine and the largest PSS of a process tree, while it is entered."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the machine had done and this process's descendants held at one moment."""
 
-    def __init__(self) -> None:
+    time: float
+    cpu: float  # seconds of all cores, less those of this process, which go into looking
+    pss: int  # bytes
+
+
+class Watch:
+    """Samples of the machine and of a process tree, taken every so many seconds while it is entered."""
+
+    def __init__(self, *, every: float = 1.0) -> None:
         """Nothing was seen yet."""
-        self.peak_bytes, self.cpu_seconds, self._ended = 0, 0.0, threading.Event()
+        self.samples: list[Sample] = []
+        self._every, self._ended = every, threading.Event()
 
     def __enter__(self) -> "Watch":
-        self._cpu, self._thread = self._busy(), threading.Thread(target=self._look)
+        self.samples.append(_sample())
+        self._thread = threading.Thread(target=self._look)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self.cpu_seconds = self._busy() - self._cpu
-
-    def _busy(self) -> float:
-        times = psutil.cpu_times()
-        return float(times.user + times.nice + times.system)  # Ray's workers are nice
+        self.samples.append(_sample())
 
     def _look(self) -> None:
-        while not self._ended.wait(1.0):
-            total = 0
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    total += process.memory_full_info().pss
-                except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
-                    continue
-            self.peak_bytes = max(self.peak_bytes, total)
+        while not self._ended.wait(self._every):
+            self.samples.append(_sample())
+
+    def cpu_seconds(self, start: float = 0.0, end: float = float("inf")) -> float:
+        """CPU seconds between two times, interpolated between samples."""
+        spent = np.interp([start, end], [s.time for s in self.samples], [s.cpu for s in self.samples])
+        return float(spent[1] - spent[0])
+
+    def peak(self, start: float = 0.0, end: float = float("inf")) -> float:
+        """The largest PSS between two times, MiB."""
+        return max((s.pss for s in self.samples if start <= s.time <= end), default=0) / 2**20
+
+    def held(self, end: float) -> float:
+        """The PSS of the last sample until a time, MiB."""
+        return [s.pss for s in self.samples if s.time <= end][-1] / 2**20
+
+
+def _sample() -> Sample:
+    moment, times = time.time(), psutil.cpu_times()
+    cpu = float(times.user + times.nice + times.system) - time.process_time()  # Ray's workers are nice
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+            continue
+    return Sample(moment, cpu, total)
 
 
 def command_times(commands: Sequence[Sequence[str]]) -> list[float]:
@@ -226,6 +259,7 @@ def product_times(films: str, bundle: str, words: Sequence[str]) -> list[float]:
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-m", "cxr_ray.cli", "score", films, "--ensemble", bundle, "--output", output]
         command += ["--json", "--engine", words[0], "--set", f"batch_size={BATCH}"]
+        command += ["--set", f"onnx_cache={Path(bundle).with_name('onnx')}"]
         command += ["--heatmaps", "all" if "maps" in words else "none"]
         command += [text for word in words if word in NUMERICS for text in NUMERICS[word]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -243,10 +277,24 @@ def times_of(way: str, films: str, bundle: str) -> list[float]:
     return command_times([[*child, "--share", str(share)] for share in range(shares or 1)])
 
 
+def steady_part(times: Sequence[float]) -> tuple[float, float, int]:
+    """Two times, a tenth of the images from either end, and how many images were done after the one until the other.
+
+    The images of a batch are done at one time. So the part begins and ends with a batch, the last one counts and the
+    first does not, whatever the sizes of batches: a difference of positions in the list would count parts of them.
+    Where two processes keep step, their last batch may count without its twin: 16 images, 2 % of the 800 of 1,000.
+    Raises ValueError where it holds no time.
+    """
+    first, last = times[len(times) // 10], times[len(times) - 1 - len(times) // 10]
+    if first == last:
+        raise ValueError(f"{len(times)} images were done at {len(set(times))} times, too few for a rate; take more.")
+    return first, last, sum(first < moment <= last for moment in times)
+
+
 def steady_rate(times: Sequence[float]) -> float:
-    """Images per second between the first and the last tenth of the images."""
-    first, last = len(times) // 10, len(times) - 1 - len(times) // 10
-    return (last - first) / max(times[last] - times[first], 1e-9)
+    """Images per second of the steady part of a run, of the ascending times at which each image was done."""
+    first, last, images = steady_part(times)
+    return images / (last - first)
 
 
 def measure(way: str, films: str, bundle: str) -> dict[str, float]:
@@ -254,13 +302,40 @@ def measure(way: str, films: str, bundle: str) -> dict[str, float]:
     started = time.time()
     with Watch() as watch:
         times = times_of(way, films, bundle)
+    first, last, images = steady_part(times)
     return {
         "rate": steady_rate(times),
         "first": times[0] - started,
         "wall": time.time() - started,
-        "cpu": watch.cpu_seconds / len(times),
-        "peak": watch.peak_bytes / 2**20,
+        "cpu": watch.cpu_seconds() / len(times),
+        "steady": watch.cpu_seconds(first, last) / images,
+        "peak": watch.peak(),
     }
+
+
+def in_turn(ways: Sequence[Any], number: int) -> Sequence[Any]:
+    """The ways in the order of this round: every other round backwards, so that none always follows the same one."""
+    return ways[::-1] if number % 2 else ways
+
+
+def base_of(way: str) -> str:
+    """The bare loop that a way is measured against."""
+    return "bare-maps" if "-maps" in way or way == "script" else "bare"
+
+
+def ratios(rates: Sequence[float], bases: Sequence[float]) -> tuple[float, float]:
+    """Of the rates of some rounds and the base's in the same rounds: the medians' ratio and the ratios' median."""
+    each = [rate / base for rate, base in zip(rates, bases, strict=True)]
+    return statistics.median(rates) / statistics.median(bases), statistics.median(each)
+
+
+def ways_of(text: str) -> tuple[str, ...]:
+    """The ways that a comma-separated list names."""
+    ways = tuple(text.split(","))
+    wrong = [way for way in ways if not _WAY.fullmatch(way)]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: a way is one of {_WAY.pattern}")
+    return ways
 
 
 def child(arguments: argparse.Namespace) -> None:
@@ -276,12 +351,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--script-images", type=int, default=24)
+    parser.add_argument("--script-images", type=int, default=4 * BATCH)
     parser.add_argument("--format", choices=["dicom", "png"], default="dicom")
     parser.add_argument("--side", type=int, default=1200, help="height of the films in pixels")
     parser.add_argument("--backbones", default="densenet121,efficientnet_b0,resnet18")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--ways", type=ways_of, default=WAYS, help=f"of {_WAY.pattern}")
     for name in ("--child", "--films", "--bundle"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     for name in ("--share", "--shares"):
@@ -301,29 +376,34 @@ def report(arguments: argparse.Namespace, folder: Path) -> None:
         films.mkdir()
         write_films(films, num_images=number, kind=arguments.format, side=arguments.side)
     bundle_of(bundle, arguments.backbones.split(","))
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways.split(",")}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
     for number in range(arguments.rounds):
-        for way, runs in found.items():
-            runs.append(measure(way, str(few if way == "script" else many), str(bundle)))
-            print(f"round {number + 1}: {way} {runs[-1]['rate']:.2f} images/s", flush=True)
+        for way in in_turn(arguments.ways, number):
+            found[way].append(measure(way, str(few if way == "script" else many), str(bundle)))
+            print(f"round {number + 1}: {way} {found[way][-1]['rate']:.2f} images/s", flush=True)
     print(
         f"{arguments.images} {arguments.format} films of {arguments.side} rows, {arguments.backbones},"
         f" {len(FINDINGS)} findings, batch {BATCH}, {os.cpu_count()} cores, {platform.machine()},"
-        f" torch {version('torch')}, ray {version('ray')}; min / median / max of {arguments.rounds} rounds"
+        f" torch {version('torch')}, ray {version('ray')}; {arguments.rounds} rounds\n\n"
+        "| way | images/s (min / median / max) | ratio of medians, median of rounds | first image, s | wall, s |"
+        " CPU s per image | in the steady part | MiB |\n|---|---|---|---|---|---|---|---|"
     )
-
-    def middle(way: str, key: str) -> float:
-        return statistics.median(run[key] for run in found[way])
-
     for way, runs in found.items():
-        rates = [run["rate"] for run in runs]
-        base = "bare-maps" if "-maps" in way or way == "script" else "bare"
-        ratio = f"{middle(way, 'rate') / middle(base, 'rate'):.3f} of {base}" if base in found else ""
-        print(
-            f"| {way} | {min(rates):.2f} / {middle(way, 'rate'):.2f} / {max(rates):.2f} | {ratio} |"
-            f" {middle(way, 'first'):.1f} | {middle(way, 'wall'):.1f} | {middle(way, 'cpu'):.3f} |"
-            f" {middle(way, 'peak'):.0f} |"
-        )
+        print(line(way, runs, found.get(base_of(way), [])))
+
+
+def line(way: str, runs: Sequence[dict[str, float]], bases: Sequence[dict[str, float]]) -> str:
+    """One row of the table; `bases` are the base's runs, none where it was not measured."""
+    middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    rates = [run["rate"] for run in runs]
+    ratio = ""
+    if bases:
+        of_medians, of_rounds = ratios(rates, [base["rate"] for base in bases])
+        ratio = f"{of_medians:.3f}, {of_rounds:.3f} of {base_of(way)}"
+    return (
+        f"| {way} | {min(rates):.2f} / {middle['rate']:.2f} / {max(rates):.2f} | {ratio} | {middle['first']:.1f} |"
+        f" {middle['wall']:.1f} | {middle['cpu']:.3f} | {middle['steady']:.3f} | {middle['peak']:.0f} |"
+    )
 
 
 if __name__ == "__main__":
