@@ -82,3 +82,8 @@ def test_sections_survive_the_way_into_a_worker():
 def test_digest_of_order_of_keys_does_not_matter():
     assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+def test_score_config_batch_follows_the_device_unless_it_is_said():
+    assert [ScoreConfig().batch_on(device) for device in ("cpu", "cuda")] == [16, 32]
+    assert [ScoreConfig(batch_size=5).batch_on(device) for device in ("cpu", "cuda")] == [5, 5]

@@ -19,7 +19,7 @@ from cxr_ray.cluster import attempt
 from cxr_ray.config import PreprocessConfig, ScoreConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.models.ensemble import choose_device, load_ensemble
-from cxr_ray.models.memory import FittedEnsemble
+from cxr_ray.models.memory import FittedEnsemble, use_large_pages
 from cxr_ray.scoring.decoding import DECODED, decode_block, intake_of, items_of, tally
 from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.remote_meter import telling
@@ -122,7 +122,7 @@ def score_worklist(job: Job, *, plan: Plan, meter: Any) -> ray.data.Dataset:
         )
         .map_batches(
             EnsembleActor,
-            batch_size=config.batch_size,
+            batch_size=config.batch_on(plan.device),
             batch_format="pyarrow",
             fn_constructor_kwargs={**shared, "bundle": job.bundle, "config": settings, "plan": asdict(plan)},
             compute=ray.data.ActorPoolStrategy(size=plan.actors),
@@ -178,6 +178,7 @@ class EnsembleActor:
         self.contract, self.run_id = Contract.from_json(contract), run_id
         self.config = ScoreConfig.model_validate(config)
         storage.configure(self.config.storage)
+        use_large_pages()
         with telling(meter):
             device = choose_device(self.plan.device)
             self.ensemble = FittedEnsemble(load_ensemble(bundle, device=device, **self.config.numerics()))

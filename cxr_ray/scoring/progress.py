@@ -31,6 +31,7 @@ class Progress:
     faults: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)  # of the written images, by stage
     images_per_pass: int | None = None  # the fewest that an ensemble took at a time
+    was_reduced: bool = False  # because the memory of a device took no more
     syntaxes: dict[str, list[float]] = field(default_factory=dict)
     stages: dict[str, int] = field(default_factory=dict)  # images that each stage has done, written or not
     marks: deque[tuple[float, dict[str, int]]] = field(default_factory=deque)
@@ -44,6 +45,7 @@ class Progress:
         self.seconds.update(summary["seconds"])
         fewest = summary["images_per_pass"]
         self.images_per_pass = min(self.images_per_pass or fewest, fewest)
+        self.was_reduced |= summary["was_reduced"]
         for syntax, (images, seconds) in summary["syntaxes"].items():
             total = self.syntaxes.setdefault(syntax, [0, 0.0])
             total[0] += images

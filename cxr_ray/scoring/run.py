@@ -183,7 +183,7 @@ def score(
             bottleneck=narrowest,
             advice=advice,
             stopped=stop.is_set() and progress.left > 0,
-            reduced_to=_reduced(progress, config),
+            reduced_to=progress.images_per_pass if progress.was_reduced else None,
         )
         manifest = _run_manifest(
             *(result, work, spec, config, progress),
@@ -272,12 +272,6 @@ def check_output(output: str, contract: Contract, *, rescore: bool) -> None:
             raise ConfigError(
                 f"{output} holds scores for other findings ({', '.join(other.findings)}); choose another --output."
             )
-
-
-def _reduced(progress: Progress, config: ScoreConfig) -> int | None:
-    """Images of the smallest forward pass, where it was smaller than asked for."""
-    fewest = progress.images_per_pass
-    return fewest if fewest is not None and fewest < config.batch_size else None
 
 
 def _rows_per_file(todo: int) -> int:

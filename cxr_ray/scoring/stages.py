@@ -44,8 +44,10 @@ def score_batch(
     for name in ("fetch_seconds", "decode_seconds"):
         scored = scored.append_column(name, decoded[name])
     scored = scored.append_column("ensemble_seconds", pa.array(forward))
-    together = min(ensemble.most or config.batch_size, config.batch_size)
-    return scored.append_column("images_per_pass", pa.array([together] * decoded.num_rows, pa.int32())), seconds
+    batch = config.batch_on(ensemble.ensemble.device.type)
+    together = min(ensemble.most or batch, batch)
+    scored = scored.append_column("images_per_pass", pa.array([together] * decoded.num_rows, pa.int32()))
+    return scored.append_column("was_reduced", pa.array([together < batch] * decoded.num_rows)), seconds
 
 
 def write_file(batch: pa.Table, output: str, contract: Contract, *, run_id: str) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def write_file(batch: pa.Table, output: str, contract: Contract, *, run_id: str)
         "faults": {item["values"]: item["counts"] for item in pc.value_counts(faults).to_pylist()},
         "seconds": {**seconds, "write": time.perf_counter() - started},
         "images_per_pass": int(pc.min(batch["images_per_pass"]).as_py()),
+        "was_reduced": bool(pc.any(batch["was_reduced"]).as_py()),
         "syntaxes": _by_syntax(batch),
     }
 

@@ -1,6 +1,11 @@
 """Batches that a device's memory does not take, and devices that fail."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,3 +131,27 @@ def test_load_ensemble_bug_is_raised_as_it_is(bundle, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", failing(RuntimeError("shapes")))
     with pytest.raises(RuntimeError, match=r"^shapes$"):
         load_ensemble(bundle)
+
+
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not PAGES.exists() or "[madvise]" not in PAGES.read_text(), reason="this kernel does not ask, or hands out none"
+)
+@pytest.mark.parametrize(("said", "large"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
+def test_use_large_pages_activations_lie_in_them_unless_the_environment_says_otherwise(said, large):
+    program = """
+        import torch
+        from pathlib import Path
+        from cxr_ray.models.memory import use_large_pages
+        use_large_pages()
+        held = torch.empty(2**28, dtype=torch.uint8).fill_(1)
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        print(next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages")))
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"} | said
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (int(done.stdout) > 2**17) is large, done.stdout  # kB

@@ -20,6 +20,7 @@ def summary(scored: int, **faults: int) -> dict:
         "faults": faults,
         "seconds": {"fetch": 1.0, "decode": 2.0, "ensemble": 3.0, "write": 0.5},
         "images_per_pass": 32,
+        "was_reduced": False,
         "syntaxes": {"1.2.840.10008.1.2.1": [scored, 0.25]},
     }
 
