@@ -30,6 +30,12 @@ BoxesTable = Annotated[str | None, typer.Option(help="Lesion boxes in the form o
 BoxesFrame = Annotated[
     str | None, typer.Option(help="WIDTHxHEIGHT of the images the boxes were drawn on; default: the films'.")
 ]
+PatientColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the table with the patient; default: patient_id, and without it the scores' patient_key."
+    ),
+]
 
 
 @app.command()
@@ -41,9 +47,7 @@ def evaluate(
     ] = None,
     uri_column: UriColumn = "uri",
     image_root: ImageRoot = None,
-    patient_column: Annotated[
-        str | None, typer.Option(help="Column of the table with the patient; default: patient_id, where there is one.")
-    ] = None,
+    patient_column: PatientColumn = None,
     by: Annotated[
         list[str] | None,
         typer.Option(help="Column whose groups are compared; repeatable; default: sex, age, view, manufacturer."),
@@ -99,7 +103,7 @@ def calibrate(
     min_positives: Annotated[
         int, typer.Option(min=2, help="Positives, and negatives, below which a finding stays as it is.")
     ] = 20,
-    patient_column: Annotated[str, typer.Option(help="Column of the table with the patient.")] = "patient_id",
+    patient_column: PatientColumn = None,
     uri_column: UriColumn = "uri",
     image_root: ImageRoot = None,
     as_json: AsJson = False,
@@ -139,7 +143,7 @@ def audit(
     limit: Annotated[int | None, typer.Option(min=1, help="Most images with a marked lesion; default: 400.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes which patients are taken and all chance.")] = 0,
     uri_column: UriColumn = "uri",
-    patient_column: Annotated[str, typer.Option(help="Column of the table with the patient.")] = "patient_id",
+    patient_column: PatientColumn = None,
     image_root: ImageRoot = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: AsJson = False,
