@@ -28,7 +28,10 @@ MasksFolder = Annotated[
 ]
 BoxesTable = Annotated[str | None, typer.Option(help="Lesion boxes in the form of NIH's BBox_List_2017.csv.")]
 BoxesFrame = Annotated[
-    str | None, typer.Option(help="WIDTHxHEIGHT of the images the boxes were drawn on; default: the films'.")
+    str | None,
+    typer.Option(
+        help="WIDTHxHEIGHT of the images the boxes were drawn on, or film; default: NIH's 1024x1024, for films of it."
+    ),
 ]
 PatientColumn = Annotated[
     str | None,
