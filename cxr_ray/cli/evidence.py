@@ -143,6 +143,9 @@ def audit(
     masks: MasksFolder = None,
     boxes: BoxesTable = None,
     boxes_frame: BoxesFrame = None,
+    lungs: Annotated[
+        Path | None, typer.Option(help="Folder of lung masks NAME.png; default: the manifest's column lungs.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most images with a marked lesion; default: 400.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes which patients are taken and all chance.")] = 0,
     uri_column: UriColumn = "uri",
@@ -167,6 +170,7 @@ def audit(
             uri_column=uri_column,
             image_root=image_root,
             patient_column=patient_column,
+            lungs=lungs,
             device=device,
         )
         write_audit(result, str(target.absolute()))

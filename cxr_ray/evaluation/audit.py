@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from cxr_ray.errors import BundleError, ConfigError, ManifestError
 from cxr_ray.evaluation.bootstrap import Interval
 from cxr_ray.evaluation.localisation.explaining import scorer
 from cxr_ray.evaluation.localisation.marks import COLUMN_MARKS, Marks, find_regions
+from cxr_ray.evaluation.localisation.masks import find_lungs
 from cxr_ray.evaluation.localisation.study import measure_all
 from cxr_ray.evaluation.localisation.subjects import Film, choose, has_region, read_films, read_subjects
 from cxr_ray.evaluation.shortcuts.study import ShortcutAudit, shortcut_audit
@@ -83,16 +85,18 @@ def audit(
     uri_column: str = "uri",
     image_root: str | None = None,
     patient_column: str | None = None,
+    lungs: Path | None = None,
     device: str = "auto",
 ) -> Audit:
     """Audit the ensemble in `bundle` on the images of `manifest` that it scored below `output`.
 
-    The shortcuts are sought on the marked images and as many without a mark. Patients as in `patients_of`.
+    The shortcuts are sought on the marked images and as many without a mark, with the lungs where the folder `lungs` or
+    the manifest's column `lungs` marks them. Patients as in `patients_of`.
 
     Raises:
         BundleError: The bundle is unusable, or is not what wrote the scores.
         ConfigError: There are no scores, or `marks` contradict each other.
-        ManifestError: The labels or the marks are unusable, or there is nothing to look at.
+        ManifestError: The labels, the marks or the lungs are unusable, or there is nothing to look at.
     """
     contract = _contract(output, bundle)
     known = read_films(
@@ -107,6 +111,7 @@ def audit(
         uri_column=uri_column,
         image_root=image_root,
     )
+    chests = find_lungs(manifest, lungs, sizes=known.sizes, uri_column=uri_column, image_root=image_root)
     marked = choose((film for film in films if has_region(film, regions.uris)), limit=config.limit, seed=config.seed)
     if not marked:
         raise ManifestError(
@@ -119,8 +124,8 @@ def audit(
     others = (film for film in films if not has_region(film, regions.uris))
     spared = choose(others, limit=config.limit, seed=config.seed)
     everyone = chain(
-        read_subjects(marked, findings=findings, preprocess=preprocess, regions=regions),
-        read_subjects(spared, findings=findings, preprocess=preprocess),
+        read_subjects(marked, findings=findings, preprocess=preprocess, regions=regions, lungs=chests),
+        read_subjects(spared, findings=findings, preprocess=preprocess, lungs=chests),
     )
     score = scorer(ensemble, batch_size=config.batch_size)
     shortcuts = shortcut_audit(score, everyone, findings=findings, num_draws=config.num_draws, seed=config.seed)

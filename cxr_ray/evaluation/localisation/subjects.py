@@ -13,9 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cxr_ray.config import LimitsConfig, PreprocessConfig
-from cxr_ray.errors import ManifestError
 from cxr_ray.evaluation.localisation.covering import Mask, covered, most_covered
-from cxr_ray.evaluation.localisation.masks import Regions
+from cxr_ray.evaluation.localisation.masks import LungMasks, Regions
 from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.labels.findings import PRESENT
@@ -39,7 +38,7 @@ class Subject:
     width: int
     labels: NDArray[np.floating[Any]]  # (F,) 1, 0 or NaN
     lesions: NDArray[np.bool_] | None = None  # (F, S, S) where each finding is; None unless marked
-    lungs: NDArray[np.bool_] | None = None  # (S, S)
+    lungs: NDArray[np.bool_] | None = None  # (S, S); None unless marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +127,9 @@ def choose(films: Iterable[Film], *, limit: int, seed: int) -> list[Film]:
 
 
 def marks_of(film: Film, regions: Regions, findings: Sequence[str]) -> dict[int, Mask]:
-    """The regions of the findings that a film has: {number of the finding: (H, W) bool}.
-
-    Raises ManifestError when a mask has another size than its film.
-    """
-    marked = {}
-    for finding, mask in regions(film.uri).items():
-        if mask.shape != (film.height, film.width):
-            raise ManifestError(
-                f"The mask of {finding} in {film.uri} has {mask.shape[1]} x {mask.shape[0]} pixels, its film"
-                f" {film.width} x {film.height}; draw masks on the original films."
-            )
-        if finding in findings and film.labels[findings.index(finding)] == PRESENT:
-            marked[findings.index(finding)] = mask
-    return marked
+    """The regions of the findings that a film has: {number of the finding: (H, W) bool}. Raises ManifestError."""
+    present = {name for name, label in zip(findings, film.labels, strict=True) if label == PRESENT}
+    return {findings.index(name): mask for name, mask in regions(film.uri).items() if name in present}
 
 
 def read_subjects(
@@ -150,8 +138,9 @@ def read_subjects(
     findings: Sequence[str],
     preprocess: PreprocessConfig,
     regions: Regions | None = None,
+    lungs: LungMasks | None = None,
 ) -> Iterator[Subject]:
-    """Each film decoded, with its lesions in the model input; what can no longer be read is passed over."""
+    """Each film decoded, with its lesions and lungs in the model input; what can no longer be read is passed over."""
     intake = Intake(preprocess, LimitsConfig())
     for start in range(0, len(films), _AT_ONCE):
         part = films[start : start + _AT_ONCE]
@@ -159,8 +148,10 @@ def read_subjects(
         for film, decoded in zip(part, decode_images(items, intake, alone=False), strict=True):
             if decoded.pixels is not None and decoded.placement is not None:
                 lesions = None if regions is None else _lesions(film, regions, findings, preprocess.size)
+                chest = None if lungs is None else lungs(film.uri)
+                seen = None if chest is None else most_covered(covered(chest, film.placement, size=preprocess.size))
                 shown = (film.uri, film.patient, decoded.pixels, decoded.placement)
-                yield Subject(*shown, film.height, film.width, film.labels, lesions)
+                yield Subject(*shown, film.height, film.width, film.labels, lesions, seen)
 
 
 def _lesions(film: Film, regions: Regions, findings: Sequence[str], size: int) -> Mask | None:
