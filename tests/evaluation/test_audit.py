@@ -25,6 +25,7 @@ from tests.conftest import PREPROCESS, make_bundle
 METHODS = ["ensemble_gradcam", "a", "b", "c", "ensemble_gradcam++", "ensemble_layercam", "ensemble_eigencam"]
 CONTROLS = ["control_random", "control_centre", "control_prior"]
 FEW = AuditConfig(limit=10, num_draws=20, batch_size=4, sanity_images=3, faithfulness_images=3, faithfulness_steps=3)
+MAPS_ONLY = AuditConfig(limit=4, num_draws=5, batch_size=4, sanity_images=0, faithfulness_images=0)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_audit_lungs_are_those_of_the_column_or_of_a_folder(audited, tmp_path):
     without = tmp_path / "labels.csv"
     labels.assign(**places).drop(columns="lungs").to_csv(without, index=False)
     named, given, fixed = (
-        audit(output, bundle, str(table), config=FEW, lungs=lungs).to_dict()["shortcuts"]
+        audit(output, bundle, str(table), config=MAPS_ONLY, lungs=lungs).to_dict()["shortcuts"]
         for table, lungs in ((manifest, None), (without, tmp_path / "lungs"), (without, None))
     )
     assert [found["regions"]["lungs"]["source"] for found in (named, given, fixed)] == ["masks", "masks", "fixed"]
@@ -179,10 +180,10 @@ def test_audit_says_which_images_have_no_label_and_which_no_row(audited, tmp_pat
     bundle, output, manifest = audited
     labels = pd.read_csv(manifest)
     places = {name: [str(manifest.parent / path) for path in labels[name]] for name in ("uri", "masks")}
-    labels = labels.assign(**places).iloc[1:]
+    labels = labels.assign(**places).drop(columns="lungs").iloc[1:]
     unknown = labels.iloc[:1].assign(uri="/films/unknown.png", masks="")
     pd.concat([labels, unknown]).to_csv(tmp_path / "labels.csv", index=False)
-    found = audit(output, bundle, str(tmp_path / "labels.csv"), config=FEW)
+    found = audit(output, bundle, str(tmp_path / "labels.csv"), config=MAPS_ONLY)
     counts = [found.to_dict()[f"num_{name}"] for name in ("labelled", "scored", "faulted", "unscored", "unlabelled")]
     assert counts == [24, 23, 0, 1, 1]
     assert "Note: 1 labelled images were not scored: /films/unknown.png." in found.lines()

@@ -170,7 +170,7 @@ def _read(path: str, read: Callable[[bytes], Mask]) -> Mask:
     try:
         return read(storage.get(path))
     except StorageError as error:
-        raise ManifestError(f"The mask {path} cannot be read: {error.detail}") from error
+        raise ManifestError(f"{error.detail.rstrip('.')}; write this mask again, or leave it out.") from error
     # Pillow's word for a damaged PNG may be SyntaxError.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ManifestError(f"The mask {path} cannot be read as a picture; write it again, or leave it out.") from error
