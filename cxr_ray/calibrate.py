@@ -16,11 +16,12 @@ from threadpoolctl import threadpool_limits
 from cxr_ray import storage
 from cxr_ray.config import CalibrationMethod, ThresholdRule
 from cxr_ray.errors import ConfigError, ManifestError
+from cxr_ray.labels.matching import Counts
 from cxr_ray.models.calibration import Array, calibration_errors, log_losses
 from cxr_ray.models.card import recalibrated_card
 from cxr_ray.models.ensemble import EnsembleSpec, derive_bundle, load_ensemble_spec
 from cxr_ray.models.refit import NUM_FOLDS, Refit, combined, crossfit, labelled_enough, present, refit
-from cxr_ray.site import PATIENT_COLUMN, Site, read_site
+from cxr_ray.site import Site, read_site
 
 MEASURES = ("brier", "calibration_error", "log_loss", "sensitivity", "specificity")
 _SHORT = ("Brier", "ECE", "log loss", "sens.", "spec.")
@@ -55,7 +56,9 @@ class Recalibration:
     num_images: int
     num_patients: int
     clustered_by: str | None
+    counts: Counts
     findings: tuple[FindingChange, ...]
+    notes: tuple[str, ...]
 
     def macro(self, when: str) -> Figures:
         """Mean of each measure, `before` or `after`, over the findings that define it; NaN when none does."""
@@ -68,7 +71,8 @@ class Recalibration:
         names = ("bundle", "ensemble_digest", "from_digest", "date", "num_images", "num_patients", "clustered_by")
         findings = {change.finding: _plain(change) for change in self.findings}
         macro = {when: _nullable(self.macro(when)) for when in ("before", "after")}
-        return {**{name: getattr(self, name) for name in names}, "findings": findings, "macro": macro}
+        told = {**{name: getattr(self, name) for name in names}, **self.counts.to_dict()}
+        return {**told, "findings": findings, "macro": macro, "notes": list(self.notes)}
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table of figures: its head, a row per finding, and the means."""
@@ -110,9 +114,11 @@ class Recalibration:
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         kept = [f"{change.finding} keeps its calibration: {change.kept}" for change in self.findings if change.kept]
         return [
+            self.counts.words(),
             self.story(),
             *table,
             *kept,
+            *(f"Note: {note}" for note in self.notes),
             f"New bundle: {self.bundle} ({self.ensemble_digest}). Rows of {self.from_digest} stay as they are; to add"
             f" rows of the new one: cxr-ray score INPUT --ensemble {self.bundle} --output OUT --rescore",
         ]
@@ -128,7 +134,7 @@ def calibrate(
     rule: str = "f1",
     overrides: Sequence[str] = (),
     min_positives: int = 20,
-    patient_column: str = PATIENT_COLUMN,
+    patient_column: str | None = None,
     uri_column: str = "uri",
     image_root: str | None = None,
 ) -> Recalibration:
@@ -143,7 +149,8 @@ def calibrate(
         rule: The rule of the thresholds.
         overrides: FINDING=RULE for single findings.
         min_positives: Positives, and negatives, below which a finding keeps its calibration and threshold.
-        patient_column: Column of the table with the patient; without the default one, each image counts as one.
+        patient_column: Column of the table with the patient; by default patient_id, and where there is none, the
+            scores' patient_key.
         uri_column: Column of the table with the image.
         image_root: Folder of relative images.
 
@@ -204,7 +211,9 @@ def fit_site(
         num_images=len(site.labels),
         num_patients=num_patients,
         clustered_by=site.clustered_by,
+        counts=site.counts,
         findings=_changes(spec, fitted, site, enough, crossfit(spec, site.members, site.labels, **settings)),
+        notes=site.notes,
     )
     return new, result
 

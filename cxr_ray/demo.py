@@ -25,6 +25,7 @@ from cxr_ray.config import (
 )
 from cxr_ray.evaluation.audit import Audit, audit, write_audit
 from cxr_ray.evaluation.evaluate import Evaluation, evaluate
+from cxr_ray.evaluation.localisation.marks import film_sizes
 from cxr_ray.evaluation.localisation.masks import ColumnMasks
 from cxr_ray.evaluation.localisation.pointing import pointing_game
 from cxr_ray.evaluation.metrics import macro
@@ -135,7 +136,8 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
     worklist = output / "held_out.csv"
     table = pd.read_csv(manifest)
     held_out = table[table["part"] == "test"]
-    places = {name: [str(manifest.parent / path) for path in held_out[name]] for name in ("uri", "masks")}
+    named = [name for name in ("uri", "masks", "lungs") if name in table]  # an older archive has no lungs
+    places = {name: [str(manifest.parent / path) for path in held_out[name]] for name in named}
     held_out.assign(**places).to_csv(worklist, index=False)
     run = score(
         [str(worklist)],
@@ -150,9 +152,11 @@ def run_demo(output: Path, *, num_images: int, epochs: int | None, log: Log) -> 
     audited = audit(run.output, training.bundle, str(worklist), config=_AUDIT)
     evaluation.write(str(output / "evaluation"))
     write_audit(audited, str(output / "evaluation"))
-    scores, contract = read_scores(run.output, wanted=["uri", "findings"], ensemble_digest=run.ensemble_digest)
+    wanted = ["uri", "status", "rows", "columns", "findings"]
+    scores, contract = read_scores(run.output, wanted=wanted, ensemble_digest=run.ensemble_digest)
+    masks = ColumnMasks(str(worklist), sizes=film_sizes(scores))
     localisation = pointing_game(
-        scores, evaluation.truth, ColumnMasks(str(manifest)), findings=contract.findings, thresholds=contract.thresholds
+        scores, evaluation.truth, masks, findings=contract.findings, thresholds=contract.thresholds
     )
     report = output / "report.html"
     write_report(

@@ -17,6 +17,7 @@ from cxr_ray.models.calibration import calibration_errors
 from cxr_ray.models.ensemble import EnsembleSpec, load_ensemble, load_ensemble_spec
 from cxr_ray.models.refit import combined
 from cxr_ray.scoring.table import Contract, encode, schema
+from cxr_ray.site import read_site
 from tests.conftest import FINDINGS
 
 NUM_IMAGES = 900
@@ -36,18 +37,32 @@ def site_of(num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 / (1 + np.exp(-(2.5 * logits + 2 + noise)))).astype(np.float32), labels
 
 
-def write_site(folder: Path, spec: EnsembleSpec, members: np.ndarray, labels: np.ndarray) -> None:
-    """OUT/scores with one file, the last image faulted, and labels.csv, which lacks Pacemaker."""
+def write_site(
+    folder: Path,
+    spec: EnsembleSpec,
+    members: np.ndarray,
+    labels: np.ndarray,
+    *,
+    keyed: bool = False,
+    without: tuple[int, ...] = (),
+) -> None:
+    """OUT/scores with one file, the last image faulted, and labels.csv, which lacks Pacemaker.
+
+    `keyed`: rows name their patient; `without`: images whose row lacks the members' probabilities.
+    """
     rows = [
         {
             "uri": str(folder / f"{number}.png"),
             "object_version": "1",
             "status": "scored" if number < len(members) - 1 else "faulted",
-            "member_probabilities": values.ravel().tolist() if number < len(members) - 1 else None,
+            "member_probabilities": values.ravel().tolist()
+            if number < len(members) - 1 and number not in without
+            else None,
             "ensemble_digest": spec.digest,
             "preprocess_digest": spec.preprocess_digest,
             "run_id": "run",
             "scored_at": datetime(2026, 11, 23, tzinfo=UTC),
+            "patient_key": f"key {number // 3}" if keyed else None,
         }
         for number, values in enumerate(members)
     ]
@@ -117,7 +132,53 @@ def test_calibrate_without_patients_each_image_counts_and_the_result_says_so(bun
     table.to_csv(site / "labels.csv", index=False)
     result = call(bundle, site, "--method", "keep")
     assert "Recalibrated on 899 images (patients unknown)" in result.stdout
+    assert "Note: The table has no column patient_id: each image counts as a patient" in result.stdout
     assert load_ensemble_spec(str(site / "new")).calibration == load_ensemble_spec(bundle).calibration
+
+
+def test_calibrate_labels_without_patients_take_those_of_the_scores(bundle, tmp_path):
+    spec = load_ensemble_spec(bundle)
+    write_site(tmp_path, spec, *site_of(90, seed=0), keyed=True)
+    pd.read_csv(tmp_path / "labels.csv").drop(columns="patient_id").to_csv(tmp_path / "labels.csv", index=False)
+    read = {"bundle": bundle, "uri_column": "uri", "image_root": None, "patient_column": None}
+    site = read_site(spec, str(tmp_path / "out"), str(tmp_path / "labels.csv"), **read)
+    assert (site.clustered_by, len(set(site.patients.tolist()))) == ("patient_key", 30)
+    # Rows are in order of uri, "10.png" before "2.png"; images 0 to 2 are of one patient.
+    uris = sorted(str(tmp_path / f"{number}.png") for number in range(89))
+    owner = dict(zip(uris, site.patients.tolist(), strict=True))
+    for number in range(89):
+        assert owner[str(tmp_path / f"{number}.png")] == owner[str(tmp_path / f"{number // 3 * 3}.png")]
+    told = json.loads(call(bundle, tmp_path, "--json", "--method", "keep", "--min-positives", "5").stdout)
+    assert (told["num_patients"], told["clustered_by"]) == (30, "patient_key")
+
+
+def test_calibrate_labels_and_scores_that_do_not_meet_are_counted_and_named(bundle, tmp_path):
+    spec = load_ensemble_spec(bundle)
+    write_site(tmp_path, spec, *site_of(200, seed=0), without=(3, 5))
+    table = pd.read_csv(tmp_path / "labels.csv")
+    kept = table[~table["uri"].isin(["0.png", "1.png"])]
+    pd.concat([kept, kept.head(1).assign(uri="unknown.png")]).to_csv(tmp_path / "labels.csv", index=False)
+    keep = ("--method", "keep", "--min-positives", "5")
+    told = json.loads(call(bundle, tmp_path, "--json", *keep, output=str(tmp_path / "a")).stdout)
+    counts = [told[f"num_{name}"] for name in ("labelled", "scored", "faulted", "unscored", "unlabelled")]
+    assert counts == [199, 197, 1, 1, 2]
+    assert told["num_images"] == 195
+    said = (
+        f"1 labelled images were not scored: {tmp_path}/unknown.png.",
+        f"2 scored images have no label: {tmp_path}/0.png, {tmp_path}/1.png.",
+        f"2 scored images lack the members' probabilities and take no part: {tmp_path}/3.png, {tmp_path}/5.png.",
+    )
+    assert told["notes"] == list(said)
+    lines = call(bundle, tmp_path, *keep).stdout.splitlines()
+    assert lines[0] == ("199 labelled images: 197 scored, 1 faulted, 1 without a row; 2 scored images without a label.")
+    assert {f"Note: {note}" for note in said} <= set(lines)
+
+
+def test_calibrate_scores_without_any_members_probabilities_are_one_sentence(bundle, tmp_path):
+    write_site(tmp_path, load_ensemble_spec(bundle), *site_of(9, seed=0), without=tuple(range(9)))
+    result = call(bundle, tmp_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"such as {tmp_path}/0.png, has the members' probabilities to calibrate by; score" in result.stderr
 
 
 def test_calibrate_into_an_object_store(bundle, site, s3):
@@ -144,8 +205,9 @@ def test_calibrate_into_an_object_store(bundle, site, s3):
             ["--threshold", "Nodule=sensitivity>=0.9"],
             "The threshold of Nodule cannot be chosen by sensitivity>=0.9: it has 5 positive and 894 negative images,",
         ),
-        (["--patient-column", "who"], "has no column who with the patients; it has Mass, Nodule,"),
-        (["--uri-column", "file"], "has no column file"),
+        (["--patient-column", "who"], "has no column 'who'; its columns are Mass, Nodule,"),
+        (["--patient-column", "patient"], "has no column 'patient' (did you mean 'patient_id'?); its columns are"),
+        (["--uri-column", "file"], "has no column 'file'; its columns are"),
         (["--image-root", "/elsewhere"], "is scored in"),
         (
             ["--min-positives", "600"],

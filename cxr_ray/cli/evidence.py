@@ -28,7 +28,16 @@ MasksFolder = Annotated[
 ]
 BoxesTable = Annotated[str | None, typer.Option(help="Lesion boxes in the form of NIH's BBox_List_2017.csv.")]
 BoxesFrame = Annotated[
-    str | None, typer.Option(help="WIDTHxHEIGHT of the images the boxes were drawn on; default: the films'.")
+    str | None,
+    typer.Option(
+        help="WIDTHxHEIGHT of the images the boxes were drawn on, or film; default: NIH's 1024x1024, for films of it."
+    ),
+]
+PatientColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the table with the patient; default: patient_id, and without it the scores' patient_key."
+    ),
 ]
 
 
@@ -41,9 +50,7 @@ def evaluate(
     ] = None,
     uri_column: UriColumn = "uri",
     image_root: ImageRoot = None,
-    patient_column: Annotated[
-        str | None, typer.Option(help="Column of the table with the patient; default: patient_id, where there is one.")
-    ] = None,
+    patient_column: PatientColumn = None,
     by: Annotated[
         list[str] | None,
         typer.Option(help="Column whose groups are compared; repeatable; default: sex, age, view, manufacturer."),
@@ -99,7 +106,7 @@ def calibrate(
     min_positives: Annotated[
         int, typer.Option(min=2, help="Positives, and negatives, below which a finding stays as it is.")
     ] = 20,
-    patient_column: Annotated[str, typer.Option(help="Column of the table with the patient.")] = "patient_id",
+    patient_column: PatientColumn = None,
     uri_column: UriColumn = "uri",
     image_root: ImageRoot = None,
     as_json: AsJson = False,
@@ -136,10 +143,13 @@ def audit(
     masks: MasksFolder = None,
     boxes: BoxesTable = None,
     boxes_frame: BoxesFrame = None,
+    lungs: Annotated[
+        Path | None, typer.Option(help="Folder of lung masks NAME.png; default: the manifest's column lungs.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most images with a marked lesion; default: 400.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes which patients are taken and all chance.")] = 0,
     uri_column: UriColumn = "uri",
-    patient_column: Annotated[str, typer.Option(help="Column of the table with the patient.")] = "patient_id",
+    patient_column: PatientColumn = None,
     image_root: ImageRoot = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: AsJson = False,
@@ -160,6 +170,7 @@ def audit(
             uri_column=uri_column,
             image_root=image_root,
             patient_column=patient_column,
+            lungs=lungs,
             device=device,
         )
         write_audit(result, str(target.absolute()))

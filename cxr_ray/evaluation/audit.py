@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,10 +20,11 @@ from cxr_ray.errors import BundleError, ConfigError, ManifestError
 from cxr_ray.evaluation.bootstrap import Interval
 from cxr_ray.evaluation.localisation.explaining import scorer
 from cxr_ray.evaluation.localisation.marks import COLUMN_MARKS, Marks, find_regions
+from cxr_ray.evaluation.localisation.masks import find_lungs
 from cxr_ray.evaluation.localisation.study import measure_all
 from cxr_ray.evaluation.localisation.subjects import Film, choose, has_region, read_films, read_subjects
 from cxr_ray.evaluation.shortcuts.study import ShortcutAudit, shortcut_audit
-from cxr_ray.labels.tables import read_table
+from cxr_ray.labels.matching import Counts
 from cxr_ray.models.ensemble import choose_device, load_ensemble, load_ensemble_spec
 from cxr_ray.scoring.table import Contract, contracts
 
@@ -47,6 +49,7 @@ class Audit:
     values: dict[str, Any]
     table: pa.Table
     shortcuts: ShortcutAudit
+    counts: Counts
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the table as plain values; an undefined number is None."""
@@ -57,6 +60,7 @@ class Audit:
         values = self.values
         notes = [f"Note: {note}" for note in values["notes"]]
         return [
+            self.counts.words(),
             *_localisation_lines(values),
             values["verdict"],
             "",
@@ -80,50 +84,54 @@ def audit(
     marks: Marks = COLUMN_MARKS,
     uri_column: str = "uri",
     image_root: str | None = None,
-    patient_column: str = "patient_id",
+    patient_column: str | None = None,
+    lungs: Path | None = None,
     device: str = "auto",
 ) -> Audit:
     """Audit the ensemble in `bundle` on the images of `manifest` that it scored below `output`.
 
-    The shortcuts are sought on the marked images and as many without a mark.
+    The shortcuts are sought on the marked images and as many without a mark, with the lungs where the folder `lungs` or
+    the manifest's column `lungs` marks them. Patients as in `patients_of`.
 
     Raises:
         BundleError: The bundle is unusable, or is not what wrote the scores.
         ConfigError: There are no scores, or `marks` contradict each other.
-        ManifestError: The labels or the marks are unusable, or there is nothing to look at.
+        ManifestError: The labels, the marks or the lungs are unusable, or there is nothing to look at.
     """
     contract = _contract(output, bundle)
-    films = read_films(
+    known = read_films(
         *(output, manifest, contract), uri_column=uri_column, image_root=image_root, patient_column=patient_column
     )
+    films = known.films
     regions = find_regions(
         manifest,
         marks,
-        sizes={film.uri: (film.height, film.width) for film in films},
+        sizes=known.sizes,
         findings=contract.findings,
         uri_column=uri_column,
         image_root=image_root,
     )
+    chests = find_lungs(manifest, lungs, sizes=known.sizes, uri_column=uri_column, image_root=image_root)
     marked = choose((film for film in films if has_region(film, regions.uris)), limit=config.limit, seed=config.seed)
     if not marked:
         raise ManifestError(
             f"No scored image of {manifest} has both a finding (label 1) and a marked lesion; check the {regions.kind}."
         )
     ensemble = load_ensemble(bundle, device=choose_device(device))
-    named = patient_column in read_table(manifest)
     found, table, read = measure_all(ensemble, marked, regions, config)
-    notes = [*_NOTES, *_missing(marked, read), *([] if named else [f"No column {patient_column}: images count alone."])]
+    notes = [*_NOTES, *_missing(marked, read), *known.notes]
     findings, preprocess = contract.findings, ensemble.spec.preprocess
     others = (film for film in films if not has_region(film, regions.uris))
     spared = choose(others, limit=config.limit, seed=config.seed)
     everyone = chain(
-        read_subjects(marked, findings=findings, preprocess=preprocess, regions=regions),
-        read_subjects(spared, findings=findings, preprocess=preprocess),
+        read_subjects(marked, findings=findings, preprocess=preprocess, regions=regions, lungs=chests),
+        read_subjects(spared, findings=findings, preprocess=preprocess, lungs=chests),
     )
     score = scorer(ensemble, batch_size=config.batch_size)
     shortcuts = shortcut_audit(score, everyone, findings=findings, num_draws=config.num_draws, seed=config.seed)
     head = {"ensemble_digest": contract.ensemble_digest, "num_images": len(read), "regions": regions.kind}
-    return Audit({**head, **found, "notes": notes}, table, shortcuts)
+    told = {**known.counts.to_dict(), "clustered_by": known.clustered_by}
+    return Audit({**head, **told, **found, "notes": notes}, table, shortcuts, known.counts)
 
 
 def settings(*, limit: int | None, seed: int) -> AuditConfig:

@@ -15,33 +15,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cxr_ray import storage
-from cxr_ray.errors import ConfigError, ManifestError
+from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.grouping import groups_of
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.labels.manifest import truth_of
-from cxr_ray.labels.tables import listed, near, numbers_of, read_table, text
+from cxr_ray.labels.matching import PATIENT_COLUMN, PATIENT_KEY, Counts, match, patients_of
+from cxr_ray.labels.tables import listed, numbers_of, read_table, text
 from cxr_ray.scoring.table import HEADER, SCORED, Contract, choose_contract, read_contract, read_scores, score_files
 
 Array = NDArray[np.float32]
-PATIENT_COLUMN = "patient_id"
-PATIENT_KEY = "patient_key"
 _KINDS = ("probability", "votes", "spread")
 _MAP_FIELDS = ("findings.list.element.finding", "findings.list.element.map_agreement")
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How labels and scores meet."""
-
-    num_labelled: int  # images of the table
-    num_scored: int  # of these, with a score
-    num_faulted: int  # of these, with a fault in its place
-    num_unlabelled: int  # images with a score that the table does not have
-
-    @property
-    def num_unscored(self) -> int:
-        """Labelled images of which the scores hold no row."""
-        return self.num_labelled - self.num_scored - self.num_faulted
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +92,20 @@ def read_labelled(
     findings = tuple(contract.findings[f] for f in known)
     rows, _ = read_scores(output, wanted=_wanted(contract, findings), ensemble_digest=contract.ensemble_digest)
     uris, status = rows["uri"].to_pandas(), rows["status"].to_pandas()
-    labelled, scored = uris.isin(truth.index).to_numpy(), (status == SCORED).to_numpy()
-    taken = labelled & scored
-    counts = Counts(len(truth), int(taken.sum()), int((labelled & ~scored).sum()), int((scored & ~labelled).sum()))
-    if not taken.any():
-        raise ManifestError(
-            f"None of the {len(truth)} images of {manifest}, such as {truth.index[:1].tolist()}, is scored in {output};"
-            " check the uri column and the image root."
-        )
-    kept = rows.filter(pa.array(taken))
+    found = match(truth.index, uris, (status == SCORED).to_numpy(bool), manifest=manifest, output=output)
+    kept = rows.filter(pa.array(found.taken))
     names = tuple(kept["uri"].to_pylist())
     stated = table.set_axis(truth.index).loc[list(names)]
     labels = truth.loc[list(names), list(findings)].to_numpy(np.float32)
-    patients, clustered_by, said = _patients(stated, kept, patient_column, manifest)
+    keys = kept[PATIENT_KEY].to_pandas()
+    patients = patients_of(stated, uris=names, keys=keys, column=patient_column, manifest=manifest)
     members, missing = _members(kept, contract)
     arrays = {kind: _matrix(kept, kind, findings) for kind in _KINDS}
     notes = [
-        *_unmatched(truth.index, uris[scored], uris),
+        *found.notes,
         *_findings_notes(table, contract, findings, skipped=(uri_column, patient_column or PATIENT_COLUMN)),
         *_one_class(labels, findings),
-        *said,
+        *patients.notes,
         *missing,
     ]
     header = kept.select([column.name for column in HEADER if column.name in kept.column_names]).to_pandas()
@@ -142,10 +120,10 @@ def read_labelled(
         spread=arrays["spread"],
         all_member_probabilities=members,
         map_agreement=_joined(maps, kept, findings),
-        patients=patients,
-        clustered_by=clustered_by,
-        groups=groups_of(stated, header, skipped=(uri_column, clustered_by, *contract.findings)),
-        counts=counts,
+        patients=patients.names,
+        clustered_by=patients.clustered_by,
+        groups=groups_of(stated, header, skipped=(uri_column, patients.clustered_by, *contract.findings)),
+        counts=found.counts,
         notes=tuple(notes),
     )
 
@@ -203,40 +181,6 @@ def _joined(maps: pd.DataFrame, rows: pa.Table, findings: Sequence[str]) -> Arra
     values = np.full((rows.num_rows, len(findings)), np.nan, np.float32)
     values[current["row"], pd.Index(list(findings)).get_indexer(current["finding"])] = current["map_agreement"]
     return values
-
-
-def _patients(
-    stated: pd.DataFrame, rows: pa.Table, column: str | None, manifest: str
-) -> tuple[NDArray[np.str_], str | None, list[str]]:
-    """Whose image each is, the column that says so, and what has to be said about it. Raises ManifestError."""
-    if column is not None and column not in stated:
-        columns = ", ".join(map(str, stated.columns))
-        raise ManifestError(
-            f"The table {manifest} has no column {column!r}{near(column, list(stated.columns))}; its columns are"
-            f" {columns}."
-        )
-    name = column or PATIENT_COLUMN
-    images = np.array([f"image {uri}" for uri in rows["uri"].to_pylist()])
-    if name not in stated:
-        keys = rows[PATIENT_KEY].to_pandas()
-        if keys.notna().all():
-            return keys.to_numpy(str), PATIENT_KEY, []
-        return images, None, [f"The table has no column {name}: each image counts as a patient, intervals are narrow."]
-    patients = text(stated[name]).to_numpy(str)
-    blank = patients == ""
-    said = [f"{blank.sum():,} images without a patient count as one each."] if blank.any() else []
-    return np.where(blank, images, patients), name, said
-
-
-def _unmatched(labelled: pd.Index, scored: "pd.Series[str]", rows: "pd.Series[str]") -> list[str]:
-    """Labelled images without a row and scored images without a label, counted and the first of them named."""
-    absent, unlabelled = labelled[~labelled.isin(rows)], scored[~scored.isin(labelled)]
-    said = []
-    if len(absent):
-        said.append(f"{len(absent):,} labelled images were not scored: {listed(list(absent))}.")
-    if len(unlabelled):
-        said.append(f"{len(unlabelled):,} scored images have no label: {listed(list(unlabelled))}.")
-    return said
 
 
 def _findings_notes(

@@ -28,6 +28,7 @@ from cxr_ray.labels.tables import (
     listed,
     read_table,
     refuse,
+    require,
     text,
 )
 
@@ -89,8 +90,8 @@ def read_truth(
     """Labels by absolute uri for evaluation: index uri, one float column per finding that the table has.
 
     Raises:
-        ManifestError: The uri column, or every finding, is missing; a label is not 1, 0 or blank; an image is named
-            twice.
+        ManifestError: The uri column, every finding, or every row is missing; a label is not 1, 0 or blank; an image
+            is named twice.
     """
     return truth_of(read_table(path), path, findings=findings, uri_column=uri_column, image_root=image_root)
 
@@ -99,10 +100,13 @@ def truth_of(
     table: pd.DataFrame, path: str, *, findings: Sequence[str], uri_column: str = "uri", image_root: str | None = None
 ) -> pd.DataFrame:
     """`read_truth` of a table that has been read from `path`; row for row, so that its other columns can be joined."""
+    require(table, (uri_column,), path)
     known = [finding for finding in findings if finding in table.columns]
-    if uri_column not in table.columns or not known:
-        wanted = uri_column if uri_column not in table.columns else "any of the findings " + ", ".join(findings)
-        raise ManifestError(f"The table {path} has no column {wanted}; it has {', '.join(map(str, table.columns))}.")
+    if not known:
+        raise ManifestError(
+            f"The table {path} has a column for none of the findings {listed(findings)}; name the columns of labels as"
+            f" the ensemble does, its columns are {', '.join(map(str, table.columns))}."
+        )
     root = image_root or folder_of(path)
     problems: list[str] = []
     truth = pd.DataFrame({finding: labels_of(table[finding], finding, problems) for finding in known})

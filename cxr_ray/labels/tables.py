@@ -3,12 +3,15 @@
 Knows no data set: those are in `labels/sources`. What is wrong is said with its line in the file and a near name.
 """
 
+import csv
 import difflib
+import io
 import re
 import string
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -49,31 +52,60 @@ class Labelled:
 
 
 def read_table(path: str) -> pd.DataFrame:
-    """A CSV (also .csv.gz) or Parquet table, local or s3://, columns of a CSV as text. Raises ManifestError."""
+    """A CSV (also .csv.gz) or Parquet table, local or s3://, columns of a CSV as text.
+
+    Raises:
+        ManifestError: It cannot be read, is empty, no table or not in UTF-8, or two of its columns have one name.
+    """
     try:
         filesystem, inner = storage.filesystem(storage.absolute(path))
         if path.endswith((".parquet", ".pq")):
             with filesystem.open_input_file(inner) as file:
-                return pd.read_parquet(file)
+                if file.size() == 0:
+                    raise pd.errors.EmptyDataError
+                table = pd.read_parquet(file)
+            _refuse_twice([str(name) for name in table.columns], path)
+            return table
         with filesystem.open_input_stream(inner) as file:
-            return _unshifted(pd.read_csv(file, dtype=str, keep_default_na=False))
+            _refuse_twice(_header(file), path)  # pandas would rename the second one
+        with filesystem.open_input_stream(inner) as file:
+            return _unshifted(pd.read_csv(file, dtype=str, keep_default_na=False), path)
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"The table {path} is not in UTF-8; save it as CSV in UTF-8, or as Parquet.") from error
+    except pd.errors.EmptyDataError as error:
+        raise ManifestError(f"The table {path} is empty; it needs a header and a row per image.") from error
     except (OSError, StorageError) as error:
         raise ManifestError(f"The table {path} cannot be read ({error}); check the path.") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ManifestError(f"The table {path} is neither CSV nor Parquet ({type(error).__name__}).") from error
+    except (ValueError, csv.Error) as error:
+        raise ManifestError(
+            f"The table {path} is neither CSV nor Parquet ({type(error).__name__}); save it as one of them."
+        ) from error
 
 
-def _unshifted(table: pd.DataFrame) -> pd.DataFrame:
+def _header(file: BinaryIO) -> list[str]:
+    """The names in the first line of a CSV that is not blank. Raises UnicodeDecodeError, csv.Error."""
+    text_of = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    return next((names for names in csv.reader(text_of) if names), [])
+
+
+def _refuse_twice(names: Sequence[str], path: str) -> None:
+    """Raise ManifestError for columns of one name; those without any, as behind NIH's boxes, may be many."""
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"The table {path} has several columns named {listed(twice)}; keep or rename one of them.")
+
+
+def _unshifted(table: pd.DataFrame, path: str) -> pd.DataFrame:
     """The table when rows end with a comma that the header lacks, as NIH's do: pandas takes the first column as index.
 
     Raises:
-        ValueError: There is something behind that comma: the columns cannot be told.
+        ManifestError: There is something behind that comma: the columns cannot be told.
     """
     if isinstance(table.index, pd.RangeIndex):
         return table
     whole = table.reset_index()
     if whole.shape[1] != table.shape[1] + 1 or (whole.iloc[:, -1] != "").any():
-        raise ValueError("rows have more fields than the header")
+        raise ManifestError(f"The rows of {path} have more fields than its header; name every column.")
     return whole.iloc[:, :-1].set_axis(table.columns, axis=1)
 
 
@@ -81,7 +113,9 @@ def read_text(path: str) -> str:
     """A text file, local or s3://. Raises ManifestError."""
     try:
         return storage.get(storage.absolute(path)).decode("utf-8-sig")
-    except (OSError, StorageError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"The file {path} is not in UTF-8; save it as text in UTF-8.") from error
+    except (OSError, StorageError) as error:
         raise ManifestError(f"The file {path} cannot be read ({error}); check the path.") from error
 
 

@@ -25,6 +25,7 @@ from tests.conftest import PREPROCESS, make_bundle
 METHODS = ["ensemble_gradcam", "a", "b", "c", "ensemble_gradcam++", "ensemble_layercam", "ensemble_eigencam"]
 CONTROLS = ["control_random", "control_centre", "control_prior"]
 FEW = AuditConfig(limit=10, num_draws=20, batch_size=4, sanity_images=3, faithfulness_images=3, faithfulness_steps=3)
+MAPS_ONLY = AuditConfig(limit=4, num_draws=5, batch_size=4, sanity_images=0, faithfulness_images=0)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,10 @@ def test_audit_command_writes_json_and_table_and_says_both(audited, tmp_path):
     assert found["pointing_game"]["value"] == pytest.approx(of_ensemble["pointing_game"].mean())
     assert found["iobb"]["0.25"]["value"] == pytest.approx((of_ensemble["iobb"] >= 0.25).mean())
     assert found["num_maps"] == len(of_ensemble)
+    assert (values["num_labelled"], values["num_scored"], values["num_unlabelled"]) == (24, 24, 0)
+    assert values["clustered_by"] == "patient_id"
     again = call(output, *told)
+    assert again.stdout.startswith("24 labelled images: 24 scored, 0 faulted, 0 without a row; 0 scored images without")
     assert values["verdict"] in again.stdout
     assert "middle of the film" in again.stdout
 
@@ -100,7 +104,7 @@ def test_audit_pointing_game_is_that_of_the_stored_maps(audited):
     for row in rows_found[rows_found["method"] == "ensemble_gradcam"].to_dict("records"):
         one = stored[row["uri"], row["finding"]]
         name = str(Path(row["uri"]).relative_to(manifest.parent))
-        lesion = read_masks(manifest.parent / masks[name])[FINDINGS.index(row["finding"])]
+        lesion = read_masks((manifest.parent / masks[name]).read_bytes())[FINDINGS.index(row["finding"])]
         hit = one["peak_row"] is not None and lesion[int(one["peak_row"]), int(one["peak_column"])]
         agreed.append(bool(hit) == bool(row["pointing_game"]))
         assert row["probability"] == pytest.approx(one["probability"], abs=1e-5)
@@ -146,6 +150,47 @@ def test_audit_boxes_and_a_folder_of_masks_mark_the_same_lesion(audited, tmp_pat
     assert by_box.to_dict()["localisation"]["control_prior"]["miou"] == {"value": None, "low": None, "high": None}
 
 
+def test_audit_lungs_are_those_of_the_column_or_of_a_folder(audited, tmp_path):
+    bundle, output, manifest = audited
+    (tmp_path / "lungs").mkdir()
+    labels = pd.read_csv(manifest)
+    for row in labels.to_dict("records"):
+        with Image.open(manifest.parent / row["lungs"]) as image:
+            Image.new("L", image.size, 200).save(tmp_path / "lungs" / f"{Path(row['uri']).stem}.png")
+    places = {name: [str(manifest.parent / path) for path in labels[name]] for name in ("uri", "masks")}
+    without = tmp_path / "labels.csv"
+    labels.assign(**places).drop(columns="lungs").to_csv(without, index=False)
+    named, given, fixed = (
+        audit(output, bundle, str(table), config=MAPS_ONLY, lungs=lungs).to_dict()["shortcuts"]
+        for table, lungs in ((manifest, None), (without, tmp_path / "lungs"), (without, None))
+    )
+    assert [found["regions"]["lungs"]["source"] for found in (named, given, fixed)] == ["masks", "masks", "fixed"]
+    shares = [found["regions"]["lungs"]["mean_share"] for found in (named, given)]
+    drawn = []
+    for path in labels["lungs"]:
+        with Image.open(manifest.parent / path) as image:
+            drawn.append(np.asarray(image).mean())
+    assert min(drawn) < shares[0] < max(drawn)
+    assert shares[1] == 1.0
+    assert any("give masks by --lungs" in note for note in fixed["notes"])
+    assert not any("ellipses" in note for note in (*named["notes"], *given["notes"]))
+
+
+def test_audit_says_which_images_have_no_label_and_which_no_row(audited, tmp_path):
+    bundle, output, manifest = audited
+    labels = pd.read_csv(manifest)
+    places = {name: [str(manifest.parent / path) for path in labels[name]] for name in ("uri", "masks")}
+    labels = labels.assign(**places).drop(columns="lungs").iloc[1:]
+    unknown = labels.iloc[:1].assign(uri="/films/unknown.png", masks="")
+    pd.concat([labels, unknown]).to_csv(tmp_path / "labels.csv", index=False)
+    found = audit(output, bundle, str(tmp_path / "labels.csv"), config=MAPS_ONLY)
+    counts = [found.to_dict()[f"num_{name}"] for name in ("labelled", "scored", "faulted", "unscored", "unlabelled")]
+    assert counts == [24, 23, 0, 1, 1]
+    assert "Note: 1 labelled images were not scored: /films/unknown.png." in found.lines()
+    first = manifest.parent / pd.read_csv(manifest)["uri"][0]
+    assert f"Note: 1 scored images have no label: {first}." in found.lines()
+
+
 def test_audit_wrong_usage_is_one_sentence(audited, tmp_path):
     bundle, output, manifest = audited
     other = make_bundle(tmp_path / "other", seed=1, findings=FINDINGS)
@@ -159,6 +204,8 @@ def test_audit_wrong_usage_is_one_sentence(audited, tmp_path):
         ("--ensemble", bundle, "--manifest", manifest, "--boxes-frame", "9x9"): "says nothing without --boxes",
         ("--ensemble", bundle, "--manifest", manifest, "--boxes", boxes, "--masks", tmp_path): "give one of them",
         ("--ensemble", bundle, "--manifest", manifest, "--boxes", boxes, "--boxes-frame", "9"): "WIDTHxHEIGHT",
+        ("--ensemble", bundle, "--manifest", manifest, "--patient-column", "patient"): "did you mean 'patient_id'",
+        ("--ensemble", bundle, "--manifest", manifest, "--lungs", tmp_path): "holds no lung mask NAME.png",
     }
     for arguments, words in wrong.items():
         result = call(output, *arguments, "-o", tmp_path / "out")

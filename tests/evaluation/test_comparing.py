@@ -189,6 +189,41 @@ def test_compare_outputs_runs_of_one_output(nights, choice, rows, drifts):
     assert ("probability of Mass" in found.drifted) is drifts
 
 
+@pytest.mark.parametrize("written", ["relative", "dotted", "trailing", "link", "linked files"])
+def test_drift_of_an_output_against_itself_is_noticed_however_it_is_written(nights, written, tmp_path, monkeypatch):
+    folder = Path(nights)
+    monkeypatch.chdir(folder.parent)
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "scores").symlink_to(folder / "scores")
+    other = {
+        "relative": folder.name,
+        "dotted": f"{folder}/../{folder.name}",
+        "trailing": f"{folder}/",
+        "link": str(tmp_path / "link"),
+        "linked files": str(tmp_path / "copy"),
+    }[written]
+    for one, two in ((nights, other), (other, nights)):
+        with pytest.raises(ConfigError, match="Both sides hold the same rows of"):
+            compare_outputs(one, two, config=CONFIG)
+    if written != "linked files":
+        last = Choice(current_runs=("20261103T020000000",))
+        found = compare_outputs(nights, other, config=CONFIG, choice=last)
+        assert (found.reference.num_rows, found.current.num_rows) == (800, 400)
+
+
+def test_compare_outputs_empty_pixel_spacing_is_as_none(before, tmp_path):
+    rows = invent(500, 2)
+    for row in rows[:200]:
+        row["pixel_spacing_mm"] = []
+    after = write(tmp_path / "out", rows)
+    files = list(table.score_files(after))
+    side = read_side(after, files, CONTRACT, max_rows=5000).rows["pixel_spacing_mm"]
+    assert side.null_count == 200
+    assert side.drop_null().unique().to_pylist() == [pytest.approx(0.2)]
+    compare_outputs(before, after, config=CONFIG)
+
+
 def test_drift_command_days_of_one_output_json_file_and_exit_code(nights, tmp_path):
     target = tmp_path / "drift.json"
     found = call(nights, "--reference-before", "2026-11-03", "--min-rows", 100, "-o", target)

@@ -59,9 +59,24 @@ def test_measure_peak_just_beside_is_a_hit_within_three_percent_of_the_film():
 def test_measure_margin_that_pads_the_film_takes_no_part():
     # A film of 32 x 16 pixels in the middle of the input: the margin is columns 0 to 4 and 12 to 16.
     place = Placement(2.0, 0.0, 2.0, -8.0)
-    found = measured({(1, 0): 255, (1, 1): 100}, square(4, 4, 8, 8), place, 32, 16)
+    heatmap = np.zeros((16, 16), np.uint8)
+    heatmap[:, :4], heatmap[:, 4:8] = 255, 100
+    values = measure(heatmap, square(0, 4, 8, 8), placement=place, height=32, width=16)
+    found = dict(zip(MEASURES, values.tolist(), strict=True))
     assert found["hit_rate"] == 1.0
-    assert found["miou"] > 0
+    # On the film Otsu parts 100 from 0: columns 4 to 8, of whose 64 pixels the lesion is half. With the margin it would
+    # part 255 from 100 (0.75 x 0.25 x 221.7^2 = 9213 between the classes, against 0.5 x 0.5 x 177.5^2 = 7877).
+    assert found["miou"] == pytest.approx(32 / 64)
+
+
+def test_measure_peak_of_the_interpolated_map_leans_to_the_brighter_neighbours():
+    # Of the strongest cell, rows 4 to 8 and columns 8 to 12, pixel (5, 9) lies nearest to the neighbours of 128 above
+    # and to the left: 0.875 x (0.875 x 255 + 0.125 x 128) + 0.125 x 0.875 x 128 = 223.2 beside 209.2 at (5, 10).
+    # The cell's middle is in pixel (6, 10), its first pixel is (4, 8).
+    cells = {(1, 2): 255, (1, 1): 128, (0, 2): 128}
+    assert measured(cells, square(5, 9, 6, 10))["hit_rate"] == 1.0
+    for row, column in ((6, 10), (4, 8)):
+        assert measured(cells, square(row, column, row + 1, column + 1))["hit_rate"] == 0.0
 
 
 def test_measure_empty_map_is_zero_in_all():

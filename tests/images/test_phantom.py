@@ -205,7 +205,7 @@ def test_plan_without_images_is_refused():
 
 def test_archive_table_columns_and_files_match_the_plan(archive):
     rows = read_rows(archive)
-    assert list(rows[0]) == ["uri", "patient_id", "part", "sex", "age", "view_position", "masks", *FINDINGS]
+    assert list(rows[0]) == ["uri", "patient_id", "part", "sex", "age", "view_position", "masks", "lungs", *FINDINGS]
     assert [row["uri"] for row in rows] == [item.uri for item in items()]
     for row, item in zip(rows, items(), strict=True):
         assert {name for name in FINDINGS if row[name] == "1"} == set(item.present)
@@ -214,7 +214,14 @@ def test_archive_table_columns_and_files_match_the_plan(archive):
 
 def test_archive_masks_are_read_back_as_drawn(archive):
     for row, item in zip(read_rows(archive), items(), strict=True):
-        np.testing.assert_array_equal(read_masks(archive / row["masks"]), drawn(item).masks)
+        np.testing.assert_array_equal(read_masks((archive / row["masks"]).read_bytes()), drawn(item).masks)
+
+
+def test_archive_lungs_are_those_drawn_in_one_bit_a_pixel(archive):
+    for row, item in zip(read_rows(archive), items(), strict=True):
+        with Image.open(archive / row["lungs"]) as image:
+            assert image.mode == "1"
+            np.testing.assert_array_equal(np.asarray(image), drawn(item).lungs)
 
 
 @pytest.mark.parametrize("number", range(len(ENCODINGS)))

@@ -1,5 +1,6 @@
 """The training table: what is wrong is said at once, and no patient is torn apart."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,52 @@ def test_read_manifest_without_rows_or_without_a_part_is_refused(tmp_path):
     table = [{**row, "part": "train"} for row in rows()]
     with pytest.raises(ManifestError, match="no image in the part validation"):
         read(write_table(tmp_path, table))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "a.csv",
+            "uri,Mass,Geschlecht\na.png,1,m\xe4nnlich\n".encode("latin-1"),
+            "is not in UTF-8; save it as CSV in UTF",
+        ),
+        ("a.csv", "uri,M\xe4sse\na.png,1\n".encode("latin-1"), "is not in UTF-8; save it as CSV in UTF-8"),
+        ("a.csv", b"", "is empty; it needs a header and a row per image."),
+        ("a.csv", b"\n\n", "is empty; it needs a header and a row per image."),
+        ("a.parquet", b"", "is empty; it needs a header and a row per image."),
+        ("a.parquet", b"uri,Mass", "is neither CSV nor Parquet (ArrowInvalid); save it as one of them."),
+        ("a.csv", b"uri,Mass\n", "has no rows; it needs one per image."),
+        ("a.csv", b"uri,Mass,Mass\na.png,1,0\n", "has several columns named Mass; keep or rename one of them."),
+        ("a.csv", b"\xef\xbb\xbfuri,uri,Mass\na.png,b.png,1\n", "has several columns named uri; keep or rename"),
+        ("a.csv", b"uri,Mass\na.png,1,2\n", "have more fields than its header; name every column."),
+        (
+            "a.csv",
+            b"uri,mass\na.png,1\n",
+            "has a column for none of the findings Mass, Nodule; name the columns of labels as the ensemble does, its"
+            " columns are uri, mass.",
+        ),
+    ],
+)
+def test_read_truth_tables_that_cannot_be_used_are_one_sentence(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ManifestError) as caught:
+        read_truth(str(tmp_path / name), findings=FINDINGS)
+    assert words in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_read_truth_header_of_another_kind_of_line_or_with_a_mark_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    for content in (b"\xef\xbb\xbfuri,Mass\r\na.png,1\r\n", b'\nuri,"Mass"\na.png,1\n', b"uri,Mass,,\na.png,1,,\n"):
+        path.write_bytes(content)
+        assert read_truth(str(path), findings=FINDINGS)["Mass"].tolist() == [1.0]
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(b"uri,Mass\na.png,1\n"))
+    assert read_truth(str(packed), findings=FINDINGS)["Mass"].tolist() == [1.0]
+    packed.write_bytes(gzip.compress(b"uri,Mass,Mass\na.png,1,0\n"))
+    with pytest.raises(ManifestError, match="several columns named Mass"):
+        read_truth(str(packed), findings=FINDINGS)
 
 
 def test_read_manifest_absent_file_is_refused(tmp_path):

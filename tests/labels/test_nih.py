@@ -96,6 +96,14 @@ def test_read_nih_boxes_follow_the_images_of_the_manifest(tmp_path):
     assert rows["uri"].tolist() == ["s3://bucket/films/00000003_000.png", "s3://bucket/films/00000001_000.png"]
     assert rows[["x", "y", "width", "height"]].to_numpy().tolist() == [[225.08, 547.02, 86.78, 79.19], [10, 20, 30, 40]]
     assert len(result) == 2
+    for few, number in (("Image Index,Finding Label", 0), ("Image Index,Finding Label,x,y,w", 3)):
+        write(tmp_path / "BBox_List_2017.csv", few, "00000003_000.png,Mass" + ",1" * number)
+        with pytest.raises(
+            ManifestError, match=f"has {number} columns after Finding Label; it needs four, x, y, w and h"
+        ):
+            read_boxes(boxes)
+    write(tmp_path / "BBox_List_2017.csv", "no,Image Index,Finding Label,x,y,w,h", "7,00000003_000.png,Mass,1,2,3,4")
+    assert read_boxes(boxes).iloc[0].tolist() == ["00000003_000.png", "Mass", 1, 2, 3, 4]
     write(tmp_path / "BBox_List_2017.csv", header, "00000003_000.png,Mass,1,2,3,,,,")
     with pytest.raises(ManifestError, match="four numbers x, y, w, h"):
         read_boxes(boxes)

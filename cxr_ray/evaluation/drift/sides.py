@@ -4,6 +4,7 @@ Of more rows than are wanted every k-th is read, so that memory does not grow wi
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,11 +74,12 @@ def choose_files(reference: str, current: str, contract: Contract, choice: Choic
         before = [uri for uri in before if _day_of(uri) < choice.before]
         after = [uri for uri in after if _day_of(uri) >= choice.before]
     before, after = _of_runs(before, choice.reference_runs), _of_runs(after, choice.current_runs)
-    if reference == current and choice.current_runs and not choice.reference_runs:
-        before = [uri for uri in before if uri not in set(after)]
-    if reference == current and choice.reference_runs and not choice.current_runs:
-        after = [uri for uri in after if uri not in set(before)]
-    if set(before) & set(after):
+    within_one = _place(reference) == _place(current)
+    if within_one and choice.current_runs and not choice.reference_runs:
+        before = _without(before, after)
+    if within_one and choice.reference_runs and not choice.current_runs:
+        after = _without(after, before)
+    if len(_without(before, after)) < len(before):
         raise ConfigError(
             f"Both sides hold the same rows of {reference}; give a second output, or choose with --reference-run,"
             " --current-run or --reference-before."
@@ -95,7 +97,9 @@ def read_side(output: str, files: Sequence[str], contract: Contract, *, max_rows
     names = ["status", "fault", "preprocess_digest", *CATEGORIES, *NUMBERS, *scores]
     rows = thinned_rows(files, contract, names, max_rows=max_rows)
     place = rows.schema.get_field_index("pixel_spacing_mm")
-    rows = rows.set_column(place, "pixel_spacing_mm", pc.list_element(rows["pixel_spacing_mm"], 0))
+    # An empty list, of which list_element would make an error, becomes one null.
+    between = pc.list_slice(rows["pixel_spacing_mm"], 0, 1, return_fixed_size_list=True)
+    rows = rows.set_column(place, "pixel_spacing_mm", pc.list_element(between, 0))
     total = sum(_num_rows(uri) for uri in files)
     for name, values in map_agreements(files, contract, step=_step(total, max_rows)).items():
         rows = rows.append_column(name, values)
@@ -158,6 +162,17 @@ def _of_runs(files: list[str], wanted: Sequence[str]) -> list[str]:
         shown = ", ".join(sorted(runs)[-_NAMED:]) or "none"
         raise ConfigError(f"No score file is of the run {absent[0]!r}; the last runs here are {shown}.")
     return [uri for uri in files if table.run_of(uri) in wanted] if wanted else files
+
+
+def _without(files: list[str], others: Sequence[str]) -> list[str]:
+    """The files that are none of the others, by whatever path these were reached."""
+    places = {_place(uri) for uri in others}
+    return [uri for uri in files if _place(uri) not in places]
+
+
+def _place(uri: str) -> str:
+    """What a uri names: one and the same for all ways of writing a local path, links included."""
+    return uri.rstrip("/") if storage.is_remote(uri) else os.path.realpath(storage.absolute(uri))
 
 
 def _day_of(uri: str) -> date:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_ray.errors import ConfigError
@@ -12,7 +13,7 @@ from cxr_ray.evaluation.localisation.boxes import Boxes, parse_frame
 from cxr_ray.evaluation.localisation.masks import COLUMN, ColumnMasks, FolderMasks, Regions
 from cxr_ray.evaluation.localisation.pointing import located
 from cxr_ray.labels.tables import read_table
-from cxr_ray.scoring.table import Contract, read_scores
+from cxr_ray.scoring.table import SCORED, Contract, read_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,14 @@ def find_regions(
     if marks.boxes is not None:
         return Boxes(marks.boxes, frame=parse_frame(marks.boxes_frame), sizes=sizes, findings=findings)
     if marks.masks is not None:
-        return FolderMasks(marks.masks, uris=list(sizes), findings=findings)
-    return ColumnMasks(manifest, uri_column=uri_column, image_root=image_root)
+        return FolderMasks(marks.masks, sizes=sizes, findings=findings)
+    return ColumnMasks(manifest, sizes=sizes, uri_column=uri_column, image_root=image_root)
+
+
+def film_sizes(scores: pa.Table) -> dict[str, tuple[int, int]]:
+    """Uri -> height and width of the film, of the scored rows of a score table."""
+    rows = scores.filter(pc.field("status") == SCORED).select(["uri", "rows", "columns"]).to_pylist()
+    return {row["uri"]: (row["rows"], row["columns"]) for row in rows}
 
 
 def located_in(
@@ -75,15 +82,12 @@ def located_in(
     if not marks.said and COLUMN not in read_table(manifest).columns:
         return None
     digest = contract.ensemble_digest
-    films, _ = read_scores(output, wanted=["uri", "rows", "columns"], ensemble_digest=digest)
-    labelled = films.filter(pc.is_in(films["uri"], pc.cast(truth.index.tolist(), films["uri"].type)))
-    sizes = {row["uri"]: (row["rows"] or 1, row["columns"] or 1) for row in labelled.to_pylist()}
+    films, _ = read_scores(output, wanted=["uri", "status", "rows", "columns"], ensemble_digest=digest)
+    sizes = {uri: size for uri, size in film_sizes(films).items() if uri in truth.index}
     regions = find_regions(
         manifest, marks, sizes=sizes, findings=contract.findings, uri_column=uri_column, image_root=image_root
     )
-    marked = sorted(set(regions.uris) & set(sizes))
-    scores, _ = read_scores(
-        output, wanted=["uri", "findings"], ensemble_digest=digest, where=pc.field("uri").isin(marked)
-    )
+    marked = pc.field("uri").isin(pa.array(sorted(regions.uris), pa.string()))  # typed: there may be none
+    scores, _ = read_scores(output, wanted=["uri", "findings"], ensemble_digest=digest, where=marked)
     hits = located(scores, truth, regions, findings=contract.findings)
     return pd.DataFrame(hits, index=scores["uri"].to_pylist(), columns=list(contract.findings))

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cxr_ray.config import LimitsConfig, PreprocessConfig
-from cxr_ray.errors import ManifestError
 from cxr_ray.evaluation.localisation.covering import Mask, covered, most_covered
-from cxr_ray.evaluation.localisation.masks import Regions
+from cxr_ray.evaluation.localisation.masks import LungMasks, Regions
 from cxr_ray.images.intake import Intake, decode_images
 from cxr_ray.images.preprocess import Placement
 from cxr_ray.labels.findings import PRESENT
-from cxr_ray.labels.manifest import read_truth
-from cxr_ray.labels.tables import read_table, text
+from cxr_ray.labels.manifest import truth_of
+from cxr_ray.labels.matching import PATIENT_KEY, Counts, match, patients_of
+from cxr_ray.labels.tables import read_table
 from cxr_ray.scoring.table import SCORED, Contract, read_scores
 
 _AT_ONCE = 64  # images asked of the storage together
@@ -37,7 +38,7 @@ class Subject:
     width: int
     labels: NDArray[np.floating[Any]]  # (F,) 1, 0 or NaN
     lesions: NDArray[np.bool_] | None = None  # (F, S, S) where each finding is; None unless marked
-    lungs: NDArray[np.bool_] | None = None  # (S, S)
+    lungs: NDArray[np.bool_] | None = None  # (S, S); None unless marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,21 @@ class Film:
     labels: NDArray[np.float64]  # (F,) 1, 0 or NaN
 
 
+@dataclass(frozen=True, slots=True)
+class Films:
+    """Every labelled image that has a score, in order of uri, and how labels and scores met."""
+
+    films: tuple[Film, ...]
+    counts: Counts
+    clustered_by: str | None  # the column that names the patients
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width by uri."""
+        return {film.uri: (film.height, film.width) for film in self.films}
+
+
 def read_films(
     output: str,
     manifest: str,
@@ -60,45 +76,39 @@ def read_films(
     *,
     uri_column: str = "uri",
     image_root: str | None = None,
-    patient_column: str = "patient_id",
-) -> list[Film]:
-    """Every labelled image that the ensemble of `contract` scored below `output`, in order of uri.
+    patient_column: str | None = None,
+) -> Films:
+    """Every labelled image that the ensemble of `contract` scored below `output`.
 
-    Without the patient column each image counts as a patient. A finding that the table lacks is NaN.
+    Patients as in `patients_of`. A finding that the table lacks is NaN.
 
     Raises:
         ManifestError: The table is unusable, names an image twice, or none of its images is scored.
     """
-    truth = read_truth(manifest, findings=contract.findings, uri_column=uri_column, image_root=image_root)
-    if truth.index.has_duplicates:
-        twice = truth.index[truth.index.duplicated()]
-        raise ManifestError(f"The table {manifest} names {twice[0]} twice; keep one row per image.")
     table = read_table(manifest)
-    named = patient_column in table
-    owners = dict(zip(truth.index, text(table[patient_column]) if named else truth.index, strict=True))
-    labels = truth.reindex(columns=list(contract.findings)).to_numpy(np.float64)
-    places = {uri: number for number, uri in enumerate(truth.index)}
-    wanted = ["uri", "object_version", "status", "placement", "rows", "columns"]
+    truth = truth_of(table, manifest, findings=contract.findings, uri_column=uri_column, image_root=image_root)
+    wanted = ["uri", "object_version", "status", "placement", "rows", "columns", PATIENT_KEY]
     scores, _ = read_scores(output, wanted=wanted, ensemble_digest=contract.ensemble_digest)
-    films = [
+    scored = (scores["status"].to_pandas() == SCORED).to_numpy(bool)
+    found = match(truth.index, scores["uri"].to_pandas(), scored, manifest=manifest, output=output)
+    kept = scores.filter(pa.array(found.taken))
+    names = kept["uri"].to_pylist()
+    stated, keys = table.set_axis(truth.index).loc[names], kept[PATIENT_KEY].to_pandas()
+    patients = patients_of(stated, uris=names, keys=keys, column=patient_column, manifest=manifest)
+    labels = truth.reindex(columns=list(contract.findings)).loc[names].to_numpy(np.float64)
+    films = tuple(
         Film(
             uri=row["uri"],
             version=row["object_version"],
-            patient=owners[row["uri"]] or row["uri"],
+            patient=str(patients.names[number]),
             placement=Placement(**row["placement"]),
             height=row["rows"],
             width=row["columns"],
-            labels=labels[places[row["uri"]]],
+            labels=labels[number],
         )
-        for row in scores.to_pylist()
-        if row["status"] == SCORED and row["uri"] in places
-    ]
-    if not films:
-        raise ManifestError(
-            f"None of the {len(truth)} images of {manifest}, such as {truth.index[:1].tolist()}, is scored in {output};"
-            " check the uri column and the image root."
-        )
-    return films
+        for number, row in enumerate(kept.to_pylist())
+    )
+    return Films(films, found.counts, patients.clustered_by, (*found.notes, *patients.notes))
 
 
 def has_region(film: Film, marked: Collection[str]) -> bool:
@@ -117,26 +127,20 @@ def choose(films: Iterable[Film], *, limit: int, seed: int) -> list[Film]:
 
 
 def marks_of(film: Film, regions: Regions, findings: Sequence[str]) -> dict[int, Mask]:
-    """The regions of the findings that a film has: {number of the finding: (H, W) bool}.
-
-    Raises ManifestError when a mask has another size than its film.
-    """
-    marked = {}
-    for finding, mask in regions(film.uri).items():
-        if mask.shape != (film.height, film.width):
-            raise ManifestError(
-                f"The mask of {finding} in {film.uri} has {mask.shape[1]} x {mask.shape[0]} pixels, its film"
-                f" {film.width} x {film.height}; draw masks on the original films."
-            )
-        if finding in findings and film.labels[findings.index(finding)] == PRESENT:
-            marked[findings.index(finding)] = mask
-    return marked
+    """The regions of the findings that a film has: {number of the finding: (H, W) bool}. Raises ManifestError."""
+    present = {name for name, label in zip(findings, film.labels, strict=True) if label == PRESENT}
+    return {findings.index(name): mask for name, mask in regions(film.uri).items() if name in present}
 
 
 def read_subjects(
-    films: Sequence[Film], *, findings: Sequence[str], preprocess: PreprocessConfig, regions: Regions | None = None
+    films: Sequence[Film],
+    *,
+    findings: Sequence[str],
+    preprocess: PreprocessConfig,
+    regions: Regions | None = None,
+    lungs: LungMasks | None = None,
 ) -> Iterator[Subject]:
-    """Each film decoded, with its lesions in the model input; what can no longer be read is passed over."""
+    """Each film decoded, with its lesions and lungs in the model input; what can no longer be read is passed over."""
     intake = Intake(preprocess, LimitsConfig())
     for start in range(0, len(films), _AT_ONCE):
         part = films[start : start + _AT_ONCE]
@@ -144,8 +148,10 @@ def read_subjects(
         for film, decoded in zip(part, decode_images(items, intake, alone=False), strict=True):
             if decoded.pixels is not None and decoded.placement is not None:
                 lesions = None if regions is None else _lesions(film, regions, findings, preprocess.size)
+                chest = None if lungs is None else lungs(film.uri)
+                seen = None if chest is None else most_covered(covered(chest, film.placement, size=preprocess.size))
                 shown = (film.uri, film.patient, decoded.pixels, decoded.placement)
-                yield Subject(*shown, film.height, film.width, film.labels, lesions)
+                yield Subject(*shown, film.height, film.width, film.labels, lesions, seen)
 
 
 def _lesions(film: Film, regions: Regions, findings: Sequence[str], size: int) -> Mask | None:

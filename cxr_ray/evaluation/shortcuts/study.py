@@ -301,7 +301,7 @@ def _notes(tally: _Tally) -> tuple[str, ...]:
     if fixed:
         notes.append(
             f"{fixed:,} images have no lung mask: two fixed ellipses stand for the lungs, which miss a part of them and"
-            " mean nothing on lateral films."
+            " mean nothing on lateral films; give masks by --lungs or a column lungs of the manifest."
         )
     if "lesion" not in tally.shares:
         notes.append("No lesion is marked, so none was hidden; findings are judged by lungs and borders alone.")

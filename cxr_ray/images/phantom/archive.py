@@ -4,6 +4,7 @@ Who has what is decided in cohort.py. Knows nothing of models or of how the proj
 """
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +26,7 @@ from cxr_ray.images.phantom.lesions import FINDINGS as FINDINGS
 def write_archive(
     folder: Path, *, num_images: int, seed: int = 0, side: int = 384, processes: int | None = None
 ) -> Path:
-    """Write an archive: images/*.dcm and *.png, masks/*.png and, last, labels.csv.
+    """Write an archive: images/*.dcm and *.png, masks/*.png, lungs/*.png and, last, labels.csv.
 
     Processes are started by spawning: a script that calls this needs the usual `if __name__ == "__main__":`.
 
@@ -43,7 +44,7 @@ def write_archive(
         ConfigError: `num_images` or `side` is too small.
     """
     items = plan_archive(num_images, seed)
-    for name in ("images", "masks"):
+    for name in ("images", "masks", "lungs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     table = folder / "labels.csv"
     table.unlink(missing_ok=True)
@@ -73,10 +74,15 @@ def _keep_freed_memory() -> None:
     np.ones(24 * 2**20, dtype=np.uint8)
 
 
-def read_masks(path: Path) -> NDArray[np.bool_]:
-    """Read one file of masks/: (F, H, W), in the order of FINDINGS."""
-    with Image.open(path) as image:
+def read_masks(png: bytes) -> NDArray[np.bool_]:
+    """What a file of masks/ holds: (F, H, W), in the order of FINDINGS.
+
+    Raises OSError for what is no picture, and ValueError for a picture in colour.
+    """
+    with Image.open(io.BytesIO(png)) as image:
         bits = np.asarray(image, dtype=np.uint8)
+    if bits.ndim != 2:
+        raise ValueError(f"masks of several findings are one grey picture, not one of shape {bits.shape}")
     return np.stack([(bits >> f) & 1 for f in range(len(FINDINGS))]).astype(np.bool_)
 
 
@@ -115,11 +121,12 @@ def _visits(films: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _write_item(item: Item, *, folder: Path, side: int) -> dict[str, str | int]:
-    """Draw and write one film and its masks; returns its row of labels.csv."""
+    """Draw and write one film, its masks and its lungs; returns its row of labels.csv."""
     phantom = draw_film(item.patient_seed, item.film_seed, side, item.present)
     (folder / item.uri).write_bytes(encode(phantom, item))
     bits = np.packbits(phantom.masks, axis=0, bitorder="little")[0]
     Image.fromarray(bits).save(folder / item.masks, "PNG", compress_level=1)
+    Image.fromarray(phantom.lungs).save(folder / item.lungs, "PNG")  # of 1 bit a pixel: 1 kB at a side of 320
     row: dict[str, str | int] = {
         "uri": item.uri,
         "patient_id": item.patient_id,
@@ -128,5 +135,6 @@ def _write_item(item: Item, *, folder: Path, side: int) -> dict[str, str | int]:
         "age": phantom.age,
         "view_position": phantom.view_position,
         "masks": item.masks,
+        "lungs": item.lungs,
     }
     return row | {name: int(label) for name, label in zip(FINDINGS, phantom.labels, strict=True)}

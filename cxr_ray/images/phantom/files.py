@@ -81,6 +81,11 @@ class Item:
         """Path of the masks relative to the archive."""
         return f"masks/{self.name}.png"
 
+    @property
+    def lungs(self) -> str:
+        """Path of the mask of the lungs relative to the archive."""
+        return f"lungs/{self.name}.png"
+
 
 def encode(phantom: Phantom, item: Item) -> bytes:
     """The film as a file in the encoding of `item`."""

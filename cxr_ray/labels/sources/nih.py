@@ -68,10 +68,19 @@ def read(config: ManifestConfig) -> Labelled:
 
 
 def read_boxes(path: str) -> pd.DataFrame:
-    """BBox_List_2017.csv, whose header `Bbox [x,y,w,h]` is four columns: they are taken by their place."""
+    """BBox_List_2017.csv, whose header `Bbox [x,y,w,h]` is four columns: they are taken by their place.
+
+    Raises ManifestError when one of them, a name or a number is missing.
+    """
     table = read_table(path)
     require(table, ("Image Index", "Finding Label"), path)
-    boxes = table.iloc[:, [0, 1, 2, 3, 4, 5]].set_axis(["name", *BOX], axis=1)
+    label = list(table.columns).index("Finding Label")
+    boxes = table.iloc[:, [list(table.columns).index("Image Index"), *range(label, min(label + 5, table.shape[1]))]]
+    if boxes.shape[1] < 6:
+        raise ManifestError(
+            f"The table {path} has {boxes.shape[1] - 2} columns after Finding Label; it needs four, x, y, w and h."
+        )
+    boxes = boxes.set_axis(["name", *BOX], axis=1)
     numbers: pd.DataFrame = boxes[list(BOX[1:])].apply(numbers_of)
     if numbers.isna().any(axis=None):
         raise ManifestError(f"The table {path} must hold four numbers x, y, w, h after Finding Label in every row.")
