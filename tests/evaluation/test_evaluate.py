@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from cxr_ray.errors import ConfigError, ManifestError
@@ -41,16 +42,18 @@ def labels_table(scored: Scored, folder: Path, rows: list[str], head: str = "ima
 class Cohort:
     """240 invented images of 120 patients, three members that see the truth through noise, and their table."""
 
-    def __init__(self, folder: Path, contract: Contract = WHOLE) -> None:
+    def __init__(self, folder: Path, contract: Contract = WHOLE, *, slope: float | None = None, num: int = NUM) -> None:
         random = np.random.default_rng(3)
         self.labels = (random.random((NUM, 3)) < (0.4, 0.3, 0.2)).astype(float)
         latent = 1.2 * self.labels[:, None] + random.normal(size=(NUM, 3, 3)) - 0.5
         self.members = (1 / (1 + np.exp(-latent))).astype(np.float32)  # (N, M, F)
         self.votes = (self.members >= np.array(LEVELS, np.float32)).sum(axis=1)
         self.mean = self.members.mean(axis=1)
+        if slope is not None:  # Platt's scaling
+            self.mean = 1 / (1 + (1 / self.mean - 1) ** slope)
         self.uris = [f"/films/{number:03d}.png" for number in range(NUM)]
         self.agreement = random.random(NUM).astype(np.float32)
-        write_scores(folder / "out", "a.parquet", [self._row(number) for number in range(NUM)], contract)
+        write_scores(folder / "out", "a.parquet", [self._row(number) for number in range(num)], contract)
         self.output = str(folder / "out")
         self.table = pd.DataFrame(self.labels.astype(int), columns=list(FINDINGS)).assign(
             uri=self.uris,
@@ -197,6 +200,36 @@ def test_evaluate_difference_from_the_best_member_is_paired(found: Evaluation) -
         # Errors of both go together in a draw, so the interval is narrower than that of a difference of strangers.
         widths = [one["high"] - one["low"] for one in (ctp, best)]
         assert difference["high"] - difference["low"] < np.hypot(*widths)
+
+
+def test_evaluate_calibrated_ctp_is_not_subtracted_from_raw_members_on_the_probability_scale(
+    found: Evaluation, tmp_path: Path
+) -> None:
+    calibrated = Cohort(tmp_path, slope=3.0).evaluate(num_draws=9)
+    values = calibrated.to_dict()
+    assert set(values["differences"]) == set(MEASURES) - {"brier", "calibration_error"}
+    assert values["rules"]["CTP"]["brier"]["value"] != values["rules"]["one"]["brier"]["value"]
+    assert any("calibrated and the members are not" in note for note in calibrated.notes)
+    assert "CTP minus the best member" in "\n".join(calibrated.lines())
+    assert set(found.to_dict()["differences"]) == set(MEASURES)  # as stored the means are those of the members
+    assert not any("calibrated and the members are not" in note for note in found.notes)
+
+
+def test_evaluate_one_image_warns_of_nothing(tmp_path: Path) -> None:
+    # torch warns once a process unless it is told to repeat itself, and a warning is an error here.
+    torch.set_warn_always(True)
+    try:
+        found = Cohort(tmp_path, num=1).evaluate(num_draws=0)
+    finally:
+        torch.set_warn_always(False)
+    assert found.to_dict()["num_scored"] == 1
+    assert [rule.name for rule in found.rules.rules][-1] == "PTC-mode"
+
+
+def test_evaluate_without_draws_prints_values_alone(cohort: Cohort) -> None:
+    lines = "\n".join(cohort.evaluate(num_draws=0).lines())
+    assert "nan" not in lines
+    assert f"{roc_auc_score(cohort.labels[:, 0], cohort.mean[:, 0]):.3f} " in lines
 
 
 def test_evaluate_old_scores_without_member_thresholds_leave_their_decisions_undefined(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_write_report_measures_have_intervals_and_undefined_ones_are_dashes(writ
     [
         "PTC-mode, most frequent label set - 0.700 (0.660 to 0.740)",
         "CTP minus the best member 0.010 (-0.010 to 0.030)",
+        "0.010 (-0.010 to 0.030) - - 0.010 (-0.010 to 0.030)",
         "The spread finds errors about as well as plain confidence",
         "spread of the members (best of agreement) 156 14 0.810 (0.770 to 0.850)",
         "Best of agreement minus confidence 0.020 (-0.030 to 0.070)",
