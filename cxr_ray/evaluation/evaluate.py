@@ -23,6 +23,7 @@ from cxr_ray.evaluation.performance.curves import curves
 from cxr_ray.evaluation.performance.measured import Measured, measure
 from cxr_ray.evaluation.performance.rules import Comparison, compare_rules
 from cxr_ray.evaluation.performance.subgroups import GROUP_MEASURES, Subgroups, choose_columns, compare_groups
+from cxr_ray.labels.tables import counted
 
 WEIGHTED = "weighted"
 NUM_DRAWS = 1000
@@ -93,15 +94,16 @@ class Evaluation:
     def lines(self) -> list[str]:
         """Tables for people: findings, rules, subgroups, what agreement says, and notes."""
         counts = self.labelled.counts
-        counted = (
-            f"{counts.num_labelled:,} labelled images: {counts.num_scored:,} scored, {counts.num_faulted:,} faulted,"
-            f" {counts.num_unscored:,} without a row; {counts.num_unlabelled:,} scored images without a label."
+        joined = (
+            f"{counted(counts.num_labelled, 'labelled image')}: {counts.num_scored:,} scored, {counts.num_faulted:,}"
+            f" faulted, {counts.num_unscored:,} without a row;"
+            f" {counted(counts.num_unlabelled, 'scored image')} without a label."
         )
         drawn = f"{len(set(self.labelled.patients)):,} patients; in brackets 95 % intervals of {self.draws:,} draws."
         tables = [line for shown in _TABLES for line in ["", *self._table(shown)]]
         notes = ["", *(f"Note: {note}" for note in self.notes)] if self.notes else []
         others = [*self.rules.lines(), *self.subgroups.lines(), "", *self.agreement.lines()]
-        return [counted, drawn, *tables, *others, *notes]
+        return [joined, drawn, *tables, *others, *notes]
 
     def write(self, folder: str) -> None:
         """Write evaluation.json, metrics.parquet, rules.parquet and subgroups.parquet. Raises StorageError."""

@@ -19,7 +19,7 @@ from cxr_ray.errors import ConfigError, ManifestError
 from cxr_ray.evaluation.grouping import groups_of
 from cxr_ray.labels.findings import column_suffix
 from cxr_ray.labels.manifest import truth_of
-from cxr_ray.labels.tables import listed, near, numbers_of, read_table, text
+from cxr_ray.labels.tables import counted, listed, near, numbers_of, read_table, text
 from cxr_ray.scoring.table import HEADER, SCORED, Contract, choose_contract, read_contract, read_scores, score_files
 
 Array = NDArray[np.float32]
@@ -113,8 +113,8 @@ def read_labelled(
     counts = Counts(len(truth), int(taken.sum()), int((labelled & ~scored).sum()), int((scored & ~labelled).sum()))
     if not taken.any():
         raise ManifestError(
-            f"None of the {len(truth)} images of {manifest}, such as {truth.index[:1].tolist()}, is scored in {output};"
-            " check the uri column and the image root."
+            f"None of the images of {manifest} ({len(truth):,}, such as {truth.index[0]}) is scored in {output}; check"
+            " the uri column and the image root."
         )
     kept = rows.filter(pa.array(taken))
     names = tuple(kept["uri"].to_pylist())
@@ -224,7 +224,8 @@ def _patients(
         return images, None, [f"The table has no column {name}: each image counts as a patient, intervals are narrow."]
     patients = text(stated[name]).to_numpy(str)
     blank = patients == ""
-    said = [f"{blank.sum():,} images without a patient count as one each."] if blank.any() else []
+    verb = "counts" if blank.sum() == 1 else "count"
+    said = [f"{counted(int(blank.sum()), 'image')} without a patient {verb} as one each."] if blank.any() else []
     return np.where(blank, images, patients), name, said
 
 
@@ -233,9 +234,11 @@ def _unmatched(labelled: pd.Index, scored: "pd.Series[str]", rows: "pd.Series[st
     absent, unlabelled = labelled[~labelled.isin(rows)], scored[~scored.isin(labelled)]
     said = []
     if len(absent):
-        said.append(f"{len(absent):,} labelled images were not scored: {listed(list(absent))}.")
+        verb = "was" if len(absent) == 1 else "were"
+        said.append(f"{counted(len(absent), 'labelled image')} {verb} not scored: {listed(list(absent))}.")
     if len(unlabelled):
-        said.append(f"{len(unlabelled):,} scored images have no label: {listed(list(unlabelled))}.")
+        verb = "has" if len(unlabelled) == 1 else "have"
+        said.append(f"{counted(len(unlabelled), 'scored image')} {verb} no label: {listed(list(unlabelled))}.")
     return said
 
 

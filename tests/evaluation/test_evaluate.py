@@ -120,11 +120,19 @@ def test_evaluate_joins_labels_by_image(scored: Scored, tmp_path: Path) -> None:
     assert found.truth.loc[scored.uri("a.png"), "Mass"] == 1
     np.testing.assert_array_equal(found.labelled.map_agreement[:3], [[0.5, np.nan], [0.5, 0.5], [np.nan, 0.5]])
     notes = " ".join(found.notes)
-    assert f"1 labelled images were not scored: {scored.uri('unknown.png')}." in notes
+    assert f"1 labelled image was not scored: {scored.uri('unknown.png')}." in notes
     assert "2 scored images have no label" in notes
     assert "The table has no labels of Nodule / other (small)." in notes
     assert "each image counts as a patient" in notes
     assert found.to_dict()["clustered_by"] is None
+
+
+def test_evaluate_counts_of_one_are_singular(scored: Scored, tmp_path: Path) -> None:
+    options = {"uri_column": "image", "image_root": str(scored.films), "num_draws": 0}
+    one = evaluate(scored.output, labels_table(scored, tmp_path, ["a.png,1,0"]), **options).lines()[0]
+    two = evaluate(scored.output, labels_table(scored, tmp_path, ["a.png,1,0", "b.png,1,0"]), **options).lines()[0]
+    assert one.startswith("1 labelled image: 1 scored,")
+    assert two.startswith("2 labelled images: 2 scored,")
 
 
 def test_evaluate_undefined_numbers_are_null_in_json(scored: Scored, tmp_path: Path) -> None:
@@ -317,13 +325,19 @@ def test_evaluate_patients_from_a_named_column_and_blank_ones_alone(cohort: Coho
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [(["a.png,1,0", "a.png,0,0"], "has 1 row too many"), (["unknown.png,1,0"], "None of the 1 images")],
+    [(["a.png,1,0", "a.png,0,0"], "has 1 row too many"), (["unknown.png,1,0"], "None of the images of")],
 )
 def test_evaluate_tables_that_do_not_fit_are_refused(
     scored: Scored, tmp_path: Path, rows: list[str], message: str
 ) -> None:
     table = labels_table(scored, tmp_path, rows)
     with pytest.raises(ManifestError, match=message):
+        evaluate(scored.output, table, uri_column="image", image_root=str(scored.films))
+
+
+def test_evaluate_blank_images_are_refused_with_their_lines(scored: Scored, tmp_path: Path) -> None:
+    table = labels_table(scored, tmp_path, ["a.png,1,0", ",0,1", "b.png,0,1", " ,0,0"])
+    with pytest.raises(ManifestError, match=r"cannot be used: the image is blank in lines 3, 5; name it, or remove"):
         evaluate(scored.output, table, uri_column="image", image_root=str(scored.films))
 
 
@@ -346,5 +360,5 @@ def test_evaluate_two_ensembles_or_files_of_other_thresholds_are_refused(tmp_pat
 def test_evaluate_only_faulted_rows_for_the_labels_is_refused(tmp_path: Path) -> None:
     write_scores(tmp_path, "a.parquet", [faulted_row("/a.png", "corrupt")])
     (tmp_path / "labels.csv").write_text("uri,Mass\n/a.png,1\n")
-    with pytest.raises(ManifestError, match="None of the 1 images"):
+    with pytest.raises(ManifestError, match="None of the images of"):
         evaluate(str(tmp_path), str(tmp_path / "labels.csv"))

@@ -16,7 +16,7 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.bootstrap import Interval
 from cxr_ray.evaluation.labelled import Labelled
 from cxr_ray.evaluation.performance.measured import Measured, measure
-from cxr_ray.labels.tables import listed, near
+from cxr_ray.labels.tables import counted, listed, near
 
 DEFAULT_COLUMNS = ("sex", "age", "view", "view_position", "manufacturer")
 GROUP_MEASURES = ("auroc", "sensitivity", "specificity")
@@ -148,7 +148,7 @@ def compare_groups(data: Labelled, columns: Sequence[str], *, num_draws: int, se
         if few:
             notes.append(f"{column}: too few patients (below {MIN_PATIENTS}) to say anything of {listed(few)}.")
         if "" in names:
-            notes.append(f"{column}: not stated for {int((names == '').sum()):,} images.")
+            notes.append(f"{column}: not stated for {counted(int((names == '').sum()), 'image')}.")
         if not kept:
             continue
         measured = {name: _measured(data, names == name, num_draws, seed) for name in kept}
