@@ -217,7 +217,7 @@ def evaluate(
         ensemble_digest=ensemble_digest,
         patient_column=patient_column,
     )
-    columns = choose_columns(data.groups, by)
+    columns = choose_columns(data.groups, data.ungrouped, by)
     places = located_in(
         output, manifest, data.truth, data.contract, marks, uri_column=uri_column, image_root=image_root
     )

@@ -60,6 +60,8 @@ class Cohort:
             patient_id=[f"p{number // 2}" for number in range(NUM)],
             sex=["Female" if number // 2 % 3 else "M" for number in range(NUM)],
             age=[f"0{20 + number // 2 % 60}Y" for number in range(NUM)],
+            dose=[0.5 * (number // 2) for number in range(NUM)],
+            station=[f"s{number // 4}" for number in range(NUM)],
             site=["rare" if number < 6 else "usual" for number in range(NUM)],
         )
         self.manifest = str(folder / "labels.csv")
@@ -279,6 +281,23 @@ def test_evaluate_by_names_groups_of_too_few_patients(cohort: Cohort) -> None:
     assert list(found.to_dict()["subgroups"]["site"]) == ["usual"]
     assert any("too few patients (below 20) to say anything of rare (3)" in note for note in found.notes)
     assert found.to_dict()["gaps"] == {}
+
+
+def test_evaluate_by_numbers_compares_quartiles_in_their_order(cohort: Cohort) -> None:
+    groups = cohort.evaluate(by=["dose"], num_draws=0).to_dict()["subgroups"]["dose"]
+    assert list(groups) == ["0 to 14.5", "15 to 29.5", "30 to 44.5", "45 to 59.5"]
+    assert {group["num_images"] for group in groups.values()} == {NUM // 4}
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [("station", "it holds 60 different values that are not all numbers, and at most 20"), ("Mass", "holds labels")],
+)
+def test_evaluate_by_a_column_that_cannot_group_says_why(cohort: Cohort, column: str, reason: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"--by {column} cannot group the images: .*{reason}.*; choose from sex, age"
+    ):
+        cohort.evaluate(by=[column])
 
 
 def test_evaluate_by_an_unknown_column_is_refused_with_those_there_are(cohort: Cohort) -> None:

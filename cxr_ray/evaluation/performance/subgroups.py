@@ -3,7 +3,7 @@
 Shapes: N images, F findings. Knows arrays and group names only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy.stats import t as student
 
 from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.bootstrap import Interval
+from cxr_ray.evaluation.grouping import in_order
 from cxr_ray.evaluation.labelled import Labelled
 from cxr_ray.evaluation.performance.measured import Measured, measure
 from cxr_ray.labels.tables import counted, listed, near
@@ -120,11 +121,18 @@ class Subgroups:
         return lines
 
 
-def choose_columns(groups: pd.DataFrame, asked: Sequence[str]) -> tuple[str, ...]:
-    """The columns asked for, or those of DEFAULT_COLUMNS that there are. Raises ConfigError for one that is not."""
+def choose_columns(groups: pd.DataFrame, ungrouped: Mapping[str, str], asked: Sequence[str]) -> tuple[str, ...]:
+    """The columns asked for, or those of DEFAULT_COLUMNS that there are.
+
+    Raises ConfigError for one that there is not, or that cannot group; `ungrouped` says why.
+    """
+    known = list(map(str, groups.columns))
     for column in asked:
-        if column not in groups.columns:
-            known = list(map(str, groups.columns))
+        if column in ungrouped:
+            raise ConfigError(
+                f"--by {column} cannot group the images: {ungrouped[column]}; choose from {', '.join(known) or 'none'}."
+            )
+        if column not in known:
             raise ConfigError(
                 f"--by {column} is no column that can group the images{near(column, known)}; there are"
                 f" {', '.join(known) or 'none'}."
@@ -142,7 +150,7 @@ def compare_groups(data: Labelled, columns: Sequence[str], *, num_draws: int, se
     notes: list[str] = []
     for column in columns:
         names = data.groups[column].to_numpy(str)
-        patients = {name: len(set(data.patients[names == name])) for name in sorted(set(names) - {""})}
+        patients = {name: len(set(data.patients[names == name])) for name in sorted(set(names) - {""}, key=in_order)}
         few = [f"{name} ({count})" for name, count in patients.items() if count < MIN_PATIENTS]
         kept = [name for name, count in patients.items() if count >= MIN_PATIENTS]
         if few:
