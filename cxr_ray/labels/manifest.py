@@ -121,14 +121,15 @@ def truth_of(
 def _row_problems(frame: pd.DataFrame) -> list[str]:
     """One sentence per kind of problem in the rows."""
     names, lines = frame["name"], frame["line"]
-    blank, twice = (frame["patient_id"] == "").to_numpy(), frame["uri"].duplicated().to_numpy()
+    named = (names != "").to_numpy(bool)  # a row without an image has the folder as its uri, which says nothing
+    blank, twice = (frame["patient_id"] == "").to_numpy(), named & frame["uri"].duplicated().to_numpy()
     problems = blank_images(names, lines=lines)
     problems += describe(blank, names, str, "the patient is blank for", lines=lines)
     problems += describe(twice, names, str, "these images are listed before:", lines=lines)
     local = ~frame["uri"].map(storage.is_remote).to_numpy(bool)
     files = frame["uri"].map(lambda uri: members.split(uri)[0])
     absent = np.array([here and not Path(file).is_file() for here, file in zip(local, files, strict=True)])
-    problems += describe(absent, frame["uri"], str, "these images do not exist:", lines=lines)
+    problems += describe(named & absent, frame["uri"], str, "these images do not exist:", lines=lines)
     if frame["part"].isna().all():
         return problems
     unknown = ~frame["part"].isin(PARTS).to_numpy()
