@@ -181,7 +181,7 @@ def _localisation_lines(values: dict[str, Any]) -> list[str]:
 
 def _step_line(step: dict[str, Any]) -> str:
     """One step of the cascade."""
-    return f"Rank correlation with the {step['randomised']} in random order: {_words(step['similarity'])}"
+    return f"Rank correlation with {step['randomised']} in random order: {_words(step['similarity'])}"
 
 
 def _faithfulness_lines(found: dict[str, Any]) -> list[str]:

@@ -62,10 +62,11 @@ class Interval:
         return {name: None if np.isnan(number) else number for name, number in asdict(self).items()}
 
     def words(self, digits: int = 3) -> str:
-        """Such as `0.812 (0.770 to 0.850)`; `undefined` without a value."""
+        """Such as `0.812 (0.770 to 0.850)`; `0.812` without an interval, `undefined` without a value."""
         if np.isnan(self.value):
             return "undefined"
-        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        bounds = "" if np.isnan(self.low + self.high) else f" ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        return f"{self.value:.{digits}f}{bounds}"
 
 
 def intervals(

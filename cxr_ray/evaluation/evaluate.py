@@ -99,16 +99,11 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """Tables for people: findings, rules, subgroups, what agreement says, and notes."""
-        counts = self.labelled.counts
-        counted = (
-            f"{counts.num_labelled:,} labelled images: {counts.num_scored:,} scored, {counts.num_faulted:,} faulted,"
-            f" {counts.num_unscored:,} without a row; {counts.num_unlabelled:,} scored images without a label."
-        )
         drawn = f"{len(set(self.labelled.patients)):,} patients; in brackets 95 % intervals of {self.draws:,} draws."
         tables = [line for shown in _TABLES for line in ["", *self._table(shown)]]
         notes = ["", *(f"Note: {note}" for note in self.notes)] if self.notes else []
         others = [*self.rules.lines(), *self.subgroups.lines(), "", *self.agreement.lines()]
-        return [counted, drawn, *tables, *others, *notes]
+        return [self.labelled.counts.words(), drawn, *tables, *others, *notes]
 
     def write(self, folder: str) -> None:
         """Write evaluation.json, metrics.parquet, rules.parquet and subgroups.parquet. Raises StorageError."""
@@ -222,7 +217,7 @@ def evaluate(
         ensemble_digest=ensemble_digest,
         patient_column=patient_column,
     )
-    columns = choose_columns(data.groups, by)
+    columns = choose_columns(data.groups, data.ungrouped, by)
     places = located_in(
         output, manifest, data.truth, data.contract, marks, uri_column=uri_column, image_root=image_root
     )

@@ -45,6 +45,7 @@ class Labelled:
     patients: NDArray[np.str_]  # (N,)
     clustered_by: str | None  # the column that names the patients
     groups: pd.DataFrame  # (N, columns) of group names, empty where not stated
+    ungrouped: dict[str, str]  # why each other column cannot group
     counts: Counts
     notes: tuple[str, ...]
 
@@ -109,6 +110,7 @@ def read_labelled(
         *missing,
     ]
     header = kept.select([column.name for column in HEADER if column.name in kept.column_names]).to_pandas()
+    groups, ungrouped = groups_of(stated, header, skipped=(uri_column, patients.clustered_by, *contract.findings))
     return Labelled(
         contract=contract,
         uris=names,
@@ -122,7 +124,8 @@ def read_labelled(
         map_agreement=_joined(maps, kept, findings),
         patients=patients.names,
         clustered_by=patients.clustered_by,
-        groups=groups_of(stated, header, skipped=(uri_column, patients.clustered_by, *contract.findings)),
+        groups=groups,
+        ungrouped=ungrouped,
         counts=found.counts,
         notes=tuple(notes),
     )

@@ -22,6 +22,7 @@ from cxr_ray.labels.split import PARTS, complete_parts
 from cxr_ray.labels.tables import (
     METADATA,
     Labelled,
+    blank_images,
     describe,
     folder_of,
     labels_of,
@@ -90,8 +91,8 @@ def read_truth(
     """Labels by absolute uri for evaluation: index uri, one float column per finding that the table has.
 
     Raises:
-        ManifestError: The uri column, every finding, or every row is missing; a label is not 1, 0 or blank; an image
-            is named twice.
+        ManifestError: The uri column, every finding, or every row is missing; an image is blank; a label is not 1, 0
+            or blank; an image is named twice.
     """
     return truth_of(read_table(path), path, findings=findings, uri_column=uri_column, image_root=image_root)
 
@@ -108,11 +109,12 @@ def truth_of(
             f" the ensemble does, its columns are {', '.join(map(str, table.columns))}."
         )
     root = image_root or folder_of(path)
-    problems: list[str] = []
+    names = text(table[uri_column])
+    problems = blank_images(names)
     truth = pd.DataFrame({finding: labels_of(table[finding], finding, problems) for finding in known})
     if problems:
         raise ManifestError(f"The table {path} cannot be used: {' '.join(problems)}")
-    truth.index = pd.Index([storage.absolute(storage.join(root, name)) for name in text(table[uri_column])], name="uri")
+    truth.index = pd.Index([storage.absolute(storage.join(root, name)) for name in names], name="uri")
     if truth.index.has_duplicates:
         twice = truth.index[truth.index.duplicated()]
         count = "1 row" if len(twice) == 1 else f"{len(twice):,} rows"
@@ -123,14 +125,15 @@ def truth_of(
 def _row_problems(frame: pd.DataFrame) -> list[str]:
     """One sentence per kind of problem in the rows."""
     names, lines = frame["name"], frame["line"]
-    blank, twice = (frame["patient_id"] == "").to_numpy(), frame["uri"].duplicated().to_numpy()
-    problems = describe((names == "").to_numpy(), names, repr, "the image is blank:", lines=lines)
+    named = (names != "").to_numpy(bool)  # a row without an image has the folder as its uri, which says nothing
+    blank, twice = (frame["patient_id"] == "").to_numpy(), named & frame["uri"].duplicated().to_numpy()
+    problems = blank_images(names, lines=lines)
     problems += describe(blank, names, str, "the patient is blank for", lines=lines)
     problems += describe(twice, names, str, "these images are listed before:", lines=lines)
     local = ~frame["uri"].map(storage.is_remote).to_numpy(bool)
     files = frame["uri"].map(lambda uri: members.split(uri)[0])
     absent = np.array([here and not Path(file).is_file() for here, file in zip(local, files, strict=True)])
-    problems += describe(absent, frame["uri"], str, "these images do not exist:", lines=lines)
+    problems += describe(named & absent, frame["uri"], str, "these images do not exist:", lines=lines)
     if frame["part"].isna().all():
         return problems
     unknown = ~frame["part"].isin(PARTS).to_numpy()

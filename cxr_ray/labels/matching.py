@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_ray.errors import ManifestError
-from cxr_ray.labels.tables import listed, near, text
+from cxr_ray.labels.tables import counted, listed, near, text
 
 PATIENT_COLUMN = "patient_id"
 PATIENT_KEY = "patient_key"  # column of the score table
@@ -40,8 +40,9 @@ class Counts:
     def words(self) -> str:
         """The counts for people."""
         return (
-            f"{self.num_labelled:,} labelled images: {self.num_scored:,} scored, {self.num_faulted:,} faulted,"
-            f" {self.num_unscored:,} without a row; {self.num_unlabelled:,} scored images without a label."
+            f"{counted(self.num_labelled, 'labelled image')}: {self.num_scored:,} scored, {self.num_faulted:,}"
+            f" faulted, {self.num_unscored:,} without a row; {counted(self.num_unlabelled, 'scored image')} without a"
+            " label."
         )
 
 
@@ -74,13 +75,18 @@ def match(
     taken = known & scored
     if not taken.any():
         raise ManifestError(
-            f"None of the {len(labelled)} images of {manifest}, such as {labelled[0]}, is scored in {output}; check the"
-            " uri column and the image root."
+            f"None of the images of {manifest} ({len(labelled):,}, such as {labelled[0]}) is scored in {output}; check"
+            " the uri column and the image root."
         )
     counts = Counts(len(labelled), int(taken.sum()), int((known & ~scored).sum()), int((scored & ~known).sum()))
     absent, strange = labelled[~labelled.isin(uris)].tolist(), uris[scored & ~known].tolist()
-    notes = [f"{len(absent):,} labelled images were not scored: {listed(absent)}."] if absent else []
-    notes += [f"{len(strange):,} scored images have no label: {listed(strange)}."] if strange else []
+    notes = []
+    if absent:
+        verb = "was" if len(absent) == 1 else "were"
+        notes.append(f"{counted(len(absent), 'labelled image')} {verb} not scored: {listed(absent)}.")
+    if strange:
+        verb = "has" if len(strange) == 1 else "have"
+        notes.append(f"{counted(len(strange), 'scored image')} {verb} no label: {listed(strange)}.")
     return Match(taken, counts, tuple(notes))
 
 
@@ -116,5 +122,6 @@ def patients_of(
         return Patients(images, None, (said,))
     patients = text(stated[name]).to_numpy(str)
     blank = patients == ""
-    notes = (f"{blank.sum():,} images without a patient count as one each.",) if blank.any() else ()
+    verb = "counts" if blank.sum() == 1 else "count"
+    notes = (f"{counted(int(blank.sum()), 'image')} without a patient {verb} as one each.",) if blank.any() else ()
     return Patients(np.where(blank, images, patients), name, notes)

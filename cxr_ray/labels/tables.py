@@ -191,6 +191,21 @@ def describe(
     return [f"{what} {named}{and_more(len(rows))};"]
 
 
+def blank_images(names: "pd.Series[str]", *, lines: "pd.Series[int] | None" = None) -> list[str]:
+    """A sentence that names the first lines without an image; none when each has one."""
+    rows = np.flatnonzero((names == "").to_numpy(bool))
+    if len(rows) == 0:
+        return []
+    which = [row + 2 if lines is None else lines.iloc[row] for row in rows]
+    word = "line" if len(rows) == 1 else "lines"
+    return [f"the image is blank in {word} {listed(which)}; name it, or remove the row;"]
+
+
+def counted(count: int, what: str) -> str:
+    """Such as `1 labelled image` and `1,234 labelled images`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def and_more(count: int) -> str:
     """` and 7 more` when not all could be shown."""
     return f" and {count - SHOWN} more" if count > SHOWN else ""

@@ -103,7 +103,8 @@ def evaluation() -> dict[str, Any]:
         "macro": {name: {**value, "num_defined": 2} for name, value in measures(-0.015).items()},
         "weighted": measures(-0.012),
         "rules": rules,
-        "differences": {name: interval(0.01, 0.02) for name in MEASURES},
+        # Of a calibrated CTP: none on the scale of the probabilities.
+        "differences": {name: interval(0.01, 0.02) for name in MEASURES if name not in ("brier", "calibration_error")},
         "curves": {first: curves(0.25), second: curves(0.4), last: {"roc": [], "pr": [], "reliability": []}},
         "subgroups": {
             "sex": {"F": group, "M": {**group, "macro_auroc": interval(0.86, 0.07)}},
@@ -133,7 +134,11 @@ def agreement() -> dict[str, Any]:
             "num_decisions": 156 if auroc else 0,
             "num_errors": 14 if auroc else 0,
             "error_auroc": interval(auroc),
+            "within_finding": interval(auroc and auroc - 0.01),
+            "difference": interval(auroc and round(auroc - 0.79, 4), 0.05),
+            "difference_within_finding": interval(auroc and round(auroc - 0.8, 4), 0.05),
             "aurc": interval(0.03 if auroc else None, 0.01),
+            "aurc_difference": interval(0.004 if auroc else None, 0.01),
             "partial": interval(None if kind == "confidence" or auroc is None else 0.12, 0.08),
             "partial_note": "given confidence" if kind == "agreement" else None,
             "risk_coverage": [[i / 20, 0.09 * (i / 20) ** (3 * auroc)] for i in range(1, 21)] if auroc else [],

@@ -280,6 +280,12 @@ def test_lines_hold_every_signal_every_vote_and_the_verdict():
         assert signal.aurc.words() in line
     assert [line.split()[0] for line in lines if line[0].isdigit()][1:] == ["0", "1", "2", "3", "4", "5"]
     assert study.verdict in lines
+    start = next(number for number, line in enumerate(lines) if line.startswith("errors found"))
+    best = study.signals[study.best_agreement_signal]
+    side_by_side = [best.confidence, best.error_auroc, best.difference]
+    for line, interval in zip(lines[start + 1 : start + 4], side_by_side, strict=True):
+        assert interval.words() in line
+    assert lines[start + 2].startswith(f"by {best.label}, best of agreement ")
     assert max(len(line) for line in lines[:-3] if line != study.verdict) <= 135
 
 

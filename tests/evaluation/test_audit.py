@@ -68,7 +68,7 @@ def test_audit_command_writes_json_and_table_and_says_both(audited, tmp_path):
     assert values["num_images"] == 6
     assert values["regions"] == "masks"
     assert values["best_member"] in ("a", "b", "c")
-    assert values["sanity"]["steps"][0]["randomised"] == "outputs"
+    assert values["sanity"]["steps"][0]["randomised"] == "the outputs"
     assert set(values["faithfulness"]) == {"ensemble_gradcam", *CONTROLS}
     assert len(values["faithfulness"]["ensemble_gradcam"]["deletion"]) == 11
     assert "without_lesion" in values["shortcuts"]["regimes"]
@@ -125,6 +125,8 @@ def test_audit_shortcuts_are_sought_on_marked_and_unmarked_images(audited):
     assert shortcuts["num_images"] == marked + min(unmarked, FEW.limit)
     assert set(shortcuts["findings"]) == set(FINDINGS)
     assert set(found.shortcuts.lines()) <= set(found.lines())
+    steps = [line.partition(" in random order: ")[0] for line in found.lines() if line.startswith("Rank correlation")]
+    assert [steps[0], steps[-1]] == ["Rank correlation with the outputs", "Rank correlation with all weights"]
 
 
 def test_audit_boxes_and_a_folder_of_masks_mark_the_same_lesion(audited, tmp_path):

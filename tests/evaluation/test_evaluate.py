@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from cxr_ray.errors import ConfigError, ManifestError
@@ -41,22 +42,26 @@ def labels_table(scored: Scored, folder: Path, rows: list[str], head: str = "ima
 class Cohort:
     """240 invented images of 120 patients, three members that see the truth through noise, and their table."""
 
-    def __init__(self, folder: Path, contract: Contract = WHOLE) -> None:
+    def __init__(self, folder: Path, contract: Contract = WHOLE, *, slope: float | None = None, num: int = NUM) -> None:
         random = np.random.default_rng(3)
         self.labels = (random.random((NUM, 3)) < (0.4, 0.3, 0.2)).astype(float)
         latent = 1.2 * self.labels[:, None] + random.normal(size=(NUM, 3, 3)) - 0.5
         self.members = (1 / (1 + np.exp(-latent))).astype(np.float32)  # (N, M, F)
         self.votes = (self.members >= np.array(LEVELS, np.float32)).sum(axis=1)
         self.mean = self.members.mean(axis=1)
+        if slope is not None:  # Platt's scaling
+            self.mean = 1 / (1 + (1 / self.mean - 1) ** slope)
         self.uris = [f"/films/{number:03d}.png" for number in range(NUM)]
         self.agreement = random.random(NUM).astype(np.float32)
-        write_scores(folder / "out", "a.parquet", [self._row(number) for number in range(NUM)], contract)
+        write_scores(folder / "out", "a.parquet", [self._row(number) for number in range(num)], contract)
         self.output = str(folder / "out")
         self.table = pd.DataFrame(self.labels.astype(int), columns=list(FINDINGS)).assign(
             uri=self.uris,
             patient_id=[f"p{number // 2}" for number in range(NUM)],
             sex=["Female" if number // 2 % 3 else "M" for number in range(NUM)],
             age=[f"0{20 + number // 2 % 60}Y" for number in range(NUM)],
+            dose=[0.5 * (number // 2) for number in range(NUM)],
+            station=[f"s{number // 4}" for number in range(NUM)],
             site=["rare" if number < 6 else "usual" for number in range(NUM)],
         )
         self.manifest = str(folder / "labels.csv")
@@ -117,11 +122,19 @@ def test_evaluate_joins_labels_by_image(scored: Scored, tmp_path: Path) -> None:
     assert found.truth.loc[scored.uri("a.png"), "Mass"] == 1
     np.testing.assert_array_equal(found.labelled.map_agreement[:3], [[0.5, np.nan], [0.5, 0.5], [np.nan, 0.5]])
     notes = " ".join(found.notes)
-    assert f"1 labelled images were not scored: {scored.uri('unknown.png')}." in notes
+    assert f"1 labelled image was not scored: {scored.uri('unknown.png')}." in notes
     assert "2 scored images have no label" in notes
     assert "The table has no labels of Nodule / other (small)." in notes
     assert "each image counts as a patient" in notes
     assert found.to_dict()["clustered_by"] is None
+
+
+def test_evaluate_counts_of_one_are_singular(scored: Scored, tmp_path: Path) -> None:
+    options = {"uri_column": "image", "image_root": str(scored.films), "num_draws": 0}
+    one = evaluate(scored.output, labels_table(scored, tmp_path, ["a.png,1,0"]), **options).lines()[0]
+    two = evaluate(scored.output, labels_table(scored, tmp_path, ["a.png,1,0", "b.png,1,0"]), **options).lines()[0]
+    assert one.startswith("1 labelled image: 1 scored,")
+    assert two.startswith("2 labelled images: 2 scored,")
 
 
 def test_evaluate_undefined_numbers_are_null_in_json(scored: Scored, tmp_path: Path) -> None:
@@ -199,6 +212,36 @@ def test_evaluate_difference_from_the_best_member_is_paired(found: Evaluation) -
         assert difference["high"] - difference["low"] < np.hypot(*widths)
 
 
+def test_evaluate_calibrated_ctp_is_not_subtracted_from_raw_members_on_the_probability_scale(
+    found: Evaluation, tmp_path: Path
+) -> None:
+    calibrated = Cohort(tmp_path, slope=3.0).evaluate(num_draws=9)
+    values = calibrated.to_dict()
+    assert set(values["differences"]) == set(MEASURES) - {"brier", "calibration_error"}
+    assert values["rules"]["CTP"]["brier"]["value"] != values["rules"]["one"]["brier"]["value"]
+    assert any("calibrated and the members are not" in note for note in calibrated.notes)
+    assert "CTP minus the best member" in "\n".join(calibrated.lines())
+    assert set(found.to_dict()["differences"]) == set(MEASURES)  # as stored the means are those of the members
+    assert not any("calibrated and the members are not" in note for note in found.notes)
+
+
+def test_evaluate_one_image_warns_of_nothing(tmp_path: Path) -> None:
+    # torch warns once a process unless it is told to repeat itself, and a warning is an error here.
+    torch.set_warn_always(True)
+    try:
+        found = Cohort(tmp_path, num=1).evaluate(num_draws=0)
+    finally:
+        torch.set_warn_always(False)
+    assert found.to_dict()["num_scored"] == 1
+    assert [rule.name for rule in found.rules.rules][-1] == "PTC-mode"
+
+
+def test_evaluate_without_draws_prints_values_alone(cohort: Cohort) -> None:
+    lines = "\n".join(cohort.evaluate(num_draws=0).lines())
+    assert "nan" not in lines
+    assert f"{roc_auc_score(cohort.labels[:, 0], cohort.mean[:, 0]):.3f} " in lines
+
+
 def test_evaluate_old_scores_without_member_thresholds_leave_their_decisions_undefined(tmp_path: Path) -> None:
     found = Cohort(tmp_path, CONTRACT).evaluate(num_draws=0)
     rules = found.to_dict()["rules"]
@@ -238,6 +281,23 @@ def test_evaluate_by_names_groups_of_too_few_patients(cohort: Cohort) -> None:
     assert list(found.to_dict()["subgroups"]["site"]) == ["usual"]
     assert any("too few patients (below 20) to say anything of rare (3)" in note for note in found.notes)
     assert found.to_dict()["gaps"] == {}
+
+
+def test_evaluate_by_numbers_compares_quartiles_in_their_order(cohort: Cohort) -> None:
+    groups = cohort.evaluate(by=["dose"], num_draws=0).to_dict()["subgroups"]["dose"]
+    assert list(groups) == ["0 to 14.5", "15 to 29.5", "30 to 44.5", "45 to 59.5"]
+    assert {group["num_images"] for group in groups.values()} == {NUM // 4}
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [("station", "it holds 60 different values that are not all numbers, and at most 20"), ("Mass", "holds labels")],
+)
+def test_evaluate_by_a_column_that_cannot_group_says_why(cohort: Cohort, column: str, reason: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"--by {column} cannot group the images: .*{reason}.*; choose from sex, age"
+    ):
+        cohort.evaluate(by=[column])
 
 
 def test_evaluate_by_an_unknown_column_is_refused_with_those_there_are(cohort: Cohort) -> None:
@@ -284,13 +344,19 @@ def test_evaluate_patients_from_a_named_column_and_blank_ones_alone(cohort: Coho
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [(["a.png,1,0", "a.png,0,0"], "has 1 row too many"), (["unknown.png,1,0"], "None of the 1 images")],
+    [(["a.png,1,0", "a.png,0,0"], "has 1 row too many"), (["unknown.png,1,0"], "None of the images of")],
 )
 def test_evaluate_tables_that_do_not_fit_are_refused(
     scored: Scored, tmp_path: Path, rows: list[str], message: str
 ) -> None:
     table = labels_table(scored, tmp_path, rows)
     with pytest.raises(ManifestError, match=message):
+        evaluate(scored.output, table, uri_column="image", image_root=str(scored.films))
+
+
+def test_evaluate_blank_images_are_refused_with_their_lines(scored: Scored, tmp_path: Path) -> None:
+    table = labels_table(scored, tmp_path, ["a.png,1,0", ",0,1", "b.png,0,1", " ,0,0"])
+    with pytest.raises(ManifestError, match=r"cannot be used: the image is blank in lines 3, 5; name it, or remove"):
         evaluate(scored.output, table, uri_column="image", image_root=str(scored.films))
 
 
@@ -313,5 +379,5 @@ def test_evaluate_two_ensembles_or_files_of_other_thresholds_are_refused(tmp_pat
 def test_evaluate_only_faulted_rows_for_the_labels_is_refused(tmp_path: Path) -> None:
     write_scores(tmp_path, "a.parquet", [faulted_row("/a.png", "corrupt")])
     (tmp_path / "labels.csv").write_text("uri,Mass\n/a.png,1\n")
-    with pytest.raises(ManifestError, match="None of the 1 images"):
+    with pytest.raises(ManifestError, match="None of the images of"):
         evaluate(str(tmp_path), str(tmp_path / "labels.csv"))

@@ -124,9 +124,12 @@ def test_write_report_measures_have_intervals_and_undefined_ones_are_dashes(writ
     [
         "PTC-mode, most frequent label set - 0.700 (0.660 to 0.740)",
         "CTP minus the best member 0.010 (-0.010 to 0.030)",
+        "0.010 (-0.010 to 0.030) - - 0.010 (-0.010 to 0.030)",
         "The spread finds errors about as well as plain confidence",
         "spread of the members (best of agreement) 156 14 0.810 (0.770 to 0.850)",
-        "Best of agreement minus confidence 0.020 (-0.030 to 0.070)",
+        "plain confidence 0.790 (0.750 to 0.830) 0.780 (0.740 to 0.820) 0.030 (0.020 to 0.040)",
+        "spread of the members 0.810 (0.770 to 0.850) 0.800 (0.760 to 0.840) 0.030 (0.020 to 0.040)",
+        "Best of agreement minus confidence 0.020 (-0.030 to 0.070) 0.010 (-0.040 to 0.060) 0.004 (-0.006 to 0.014)",
         "agreement of the maps 0 0 - - -",
         "Ensemble minus best member (three) 0.060 (-0.020 to 0.140)",
         "random map 24 0.080 (0.000 to 0.160)",

@@ -1,6 +1,7 @@
 """The shortcut audit: a planted shortcut is named and honest reading is not; regions, hiding and borrowed masks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.localisation.subjects import Subject
+from cxr_ray.evaluation.report.sections.blocks import Words
+from cxr_ray.evaluation.report.sections.localisation import shortcuts
 from cxr_ray.evaluation.shortcuts.regions import borders, film, fixed_lungs, hide, widened
 from cxr_ray.evaluation.shortcuts.study import REGIMES, shortcut_audit
 from cxr_ray.images.phantom.drawing import make_phantom
@@ -65,6 +68,7 @@ def test_shortcut_audit_names_the_marker_and_not_the_lesion():
     found = shortcut_audit(score, subjects(180), findings=FINDINGS, num_draws=200)
     assert [finding for finding, _ in found.named] == ["Marked"]
     assert "with lesion hidden" in found.named[0][1]
+    assert "Not judged, for want of an AUROC with an interval: One class." in found.lines()
     read, marked = found.aurocs["Read"], found.aurocs["Marked"]
     assert read["whole"].low > 0.95
     assert read["without_lesion"].low < 0.5 < read["without_lesion"].high
@@ -73,6 +77,28 @@ def test_shortcut_audit_names_the_marker_and_not_the_lesion():
     assert marked["without_borders"].value == pytest.approx(0.5, abs=0.15)
     assert marked["only_borders"].value == pytest.approx(marked["whole"].value)
     assert found.to_dict()["findings"]["One class"]["regimes"]["whole"]["auroc"]["value"] is None
+
+
+def test_shortcut_audit_without_labels_judges_nothing_and_says_so():
+    unlabelled = (replace(one, labels=np.full(3, np.nan)) for one in subjects(20))
+    found = shortcut_audit(score, unlabelled, findings=FINDINGS, num_draws=20)
+    lines = "\n".join(found.lines())
+    assert "Nothing could be judged: no finding has an AUROC with an interval" in lines
+    assert "No finding survives" not in lines
+    page = shortcuts(found.to_dict())
+    verdicts = [block.text for block in page.blocks if isinstance(block, Words) and block.kind == "verdict"]
+    assert [words.split(":")[0] for words in verdicts] == ["Nothing could be judged"]
+
+
+def test_shortcut_audit_findings_that_could_not_be_judged_are_told():
+    found = shortcut_audit(lambda images: np.tile(score(images)[:, :1], 3), subjects(180), findings=FINDINGS)
+    assert found.named == ()
+    sentence = (
+        "No finding that could be judged survives without the region it should be seen in; not judged, for want of an"
+        " AUROC with an interval: One class."
+    )
+    assert sentence in found.lines()
+    assert sentence in [block.text for block in shortcuts(found.to_dict()).blocks if isinstance(block, Words)]
 
 
 def test_shortcut_audit_without_marked_lesions_names_by_borders():

@@ -78,13 +78,15 @@ def test_read_manifest_all_bad_rows_are_reported_at_once(tmp_path):
     table[2]["Mass"] = 2
     table[3]["patient_id"] = " "
     table[4]["part"] = "holdout"
-    path = write_table(tmp_path, [*table, table[5]])
+    blanks = [{**table[5], "uri": blank} for blank in ("", " ")]
+    path = write_table(tmp_path, [*table, table[5], *blanks])
     (tmp_path / "7.png").unlink()
     with pytest.raises(ManifestError) as caught:
         read(path)
     for words in (
         "column Mass must be 1, 0 or blank, but holds 'yes' (line 3), '2' (line 4);",
         "the patient is blank for 3.png (line 5);",
+        "the image is blank in lines 15, 16; name it, or remove the row;",
         "these images are listed before: 5.png (line 14);",
         f"these images do not exist: {tmp_path}/7.png (line 9);",
         "the part must be train, validation or test, not 'holdout' (line 6);",

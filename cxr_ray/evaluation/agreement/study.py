@@ -81,7 +81,7 @@ class AgreementStudy:
         return plain
 
     def lines(self) -> list[str]:
-        """A table of the signals, one of the votes, the verdict and the notes, for people."""
+        """Tables of the signals, of the best one beside confidence, and of the votes; the verdict and the notes."""
         head = f"{'signal':<26} {'decisions':>9} " + " ".join(
             f"{name:>22}" for name in ("error AUROC", "within finding", "AURC", "partial")
         )
@@ -94,7 +94,22 @@ class AgreementStudy:
         counted = (
             f"{self.num_decisions:,} decisions, {self.num_errors:,} of them wrong: error rate {self.error_rate.words()}"
         )
-        return [counted, head, *rows, votes, *(group.line() for group in self.by_votes), self.verdict, *self.notes]
+        groups = (group.line() for group in self.by_votes)
+        return [counted, head, *rows, *self._beside_confidence(), votes, *groups, self.verdict, *self.notes]
+
+    def _beside_confidence(self) -> list[str]:
+        """Error detection by confidence, by the best agreement signal, and their difference; no third without one."""
+        confidence = self.signals[BASELINE]
+        rows = [(f"by {confidence.label}", confidence.error_auroc, confidence.within_finding, confidence.aurc)]
+        if self.best_agreement_signal is not None:
+            best = self.signals[self.best_agreement_signal]
+            rows += [
+                (f"by {best.label}, best of agreement", best.error_auroc, best.within_finding, best.aurc),
+                ("difference", best.difference, best.difference_within_finding, best.aurc_difference),
+            ]
+        names = ("error AUROC", "within finding", "AURC")
+        head = f"{'errors found':<40}" + "".join(f"{name:>25}" for name in names)
+        return [head, *(f"{label:<40}" + "".join(f"{one.words():>25}" for one in found) for label, *found in rows)]
 
 
 def agreement_study(

@@ -21,10 +21,10 @@ from cxr_ray.models import heatmaps
 from cxr_ray.models.member import Member
 
 STEPS = (
-    ("outputs", 0.0),
-    ("outputs and the last quarter of the layers", 0.25),
-    ("outputs and the last half of the layers", 0.5),
-    ("outputs and the last three quarters of the layers", 0.75),
+    ("the outputs", 0.0),
+    ("the outputs and the last quarter of the layers", 0.25),
+    ("the outputs and the last half of the layers", 0.5),
+    ("the outputs and the last three quarters of the layers", 0.75),
     ("all weights", 1.0),
 )
 _UNLIKE = 0.5  # a rank correlation below this with all weights replaced counts as another map

@@ -18,6 +18,8 @@ from cxr_ray.evaluation.performance.measured import Measured, difference, measur
 from cxr_ray.models.ensemble import combine_probabilities
 
 CTP, LABEL_WISE, MODE = "CTP", "PTC-lw", "PTC-mode"
+OF_PROBABILITIES = ("brier", "calibration_error")  # measures that calibration alone changes
+_ROUNDING = 1e-5  # float32 means of a few members in another order; any calibration moves some probability by more
 _LABELS = {CTP: "mean of the probabilities", LABEL_WISE: "majority of votes per finding", MODE: "most common label set"}
 Kind = Literal["member", "rule"]
 
@@ -39,7 +41,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The members, then the rules, and for each measure CTP minus the member that is best in it."""
+    """The members, then the rules, and for each measure that compares CTP minus the member that is best in it."""
 
     rules: tuple[Rule, ...]
     differences: dict[str, tuple[str, Interval]]
@@ -98,7 +100,7 @@ def compare_rules(data: Labelled, *, num_draws: int, seed: int) -> Comparison:
         rule(name, f"member {name}", "member", members[:, m, known], each[m, known].tolist())
         for m, name in enumerate(contract.members)
     ]
-    mean, limits = _mean(data, members, each)
+    mean, limits, calibrated = _mean(data, members, each)
     majority = np.float32(num_members // 2 + 1) / np.float32(num_members)
     share = data.votes / np.float32(num_members)
     rows.append(rule(CTP, _LABELS[CTP], "rule", mean, limits))
@@ -106,30 +108,38 @@ def compare_rules(data: Labelled, *, num_draws: int, seed: int) -> Comparison:
     if levels is not None:
         sets = _combined(members, each, "mode")[:, known]
         rows.append(rule(MODE, _LABELS[MODE], "rule", sets, [0.5] * len(known)))
-    return Comparison(tuple(rows), _differences(rows), tuple(_notes(data)))
+    compared = [name for name in MEASURES if not (calibrated and name in OF_PROBABILITIES)]
+    return Comparison(tuple(rows), _differences(rows, compared), tuple(_notes(data, calibrated=calibrated)))
 
 
-def _mean(data: Labelled, members: NDArray[Any], thresholds: NDArray[Any]) -> tuple[NDArray[Any], list[float]]:
-    """CTP's probabilities (N, F) and thresholds: the ensemble's own, calibrated, unless it combines in another way."""
-    if data.contract.combination in ("mean", None):
-        return data.probabilities, list(data.thresholds)
+def _mean(data: Labelled, members: NDArray[Any], thresholds: NDArray[Any]) -> tuple[NDArray[Any], list[float], bool]:
+    """CTP's probabilities (N, F), thresholds, and whether they are calibrated, as the members' never are.
+
+    They are the ensemble's own unless it combines in another way. The score table does not say whether these were
+    calibrated; they were where they differ from the plain mean of the members.
+    """
     known = list(data.known)
-    return _combined(members, thresholds, "mean")[:, known], thresholds[:, known].mean(axis=0).tolist()
+    plain = _combined(members, thresholds, "mean")[:, known]
+    if data.contract.combination in ("mean", None):
+        calibrated = not np.allclose(plain, data.probabilities, rtol=0.0, atol=_ROUNDING)
+        return data.probabilities, list(data.thresholds), calibrated
+    return plain, thresholds[:, known].mean(axis=0).tolist(), False
 
 
 def _combined(members: NDArray[Any], thresholds: NDArray[Any], rule: Literal["mean", "mode"]) -> NDArray[Any]:
     """The members' probabilities (N, M, A) combined as the ensemble would, (N, A)."""
-    stacked = torch.from_numpy(np.ascontiguousarray(members.transpose(1, 0, 2)))
+    # A copy: the column is read-only, and torch warns of what it might write to; one image has nothing to rearrange.
+    stacked = torch.from_numpy(np.array(members.transpose(1, 0, 2), order="C"))
     levels = torch.from_numpy(thresholds.astype(np.float32))
     combined: NDArray[Any] = combine_probabilities(stacked, levels, rule=rule).numpy()
     return combined
 
 
-def _differences(rows: Sequence[Rule]) -> dict[str, tuple[str, Interval]]:
-    """CTP minus the member that is best in each measure, under the same draws; none where no member defines it."""
+def _differences(rows: Sequence[Rule], measures: Sequence[str]) -> dict[str, tuple[str, Interval]]:
+    """CTP minus the member that is best in each of `measures`, under the same draws; none where no member has it."""
     ctp = next(row.measured for row in rows if row.name == CTP)
     found = {}
-    for name in MEASURES:
+    for name in measures:
         sign = -1 if name in LOWER_IS_BETTER else 1
         values = {row.name: sign * row.measured.macro_value(name) for row in rows if row.kind == "member"}
         values = {member: value for member, value in values.items() if not np.isnan(value)}
@@ -141,10 +151,15 @@ def _differences(rows: Sequence[Rule]) -> dict[str, tuple[str, Interval]]:
     return found
 
 
-def _notes(data: Labelled) -> list[str]:
+def _notes(data: Labelled, *, calibrated: bool) -> list[str]:
     """What a reader of the table has to know."""
     said = ["The best member is chosen on the same images, which favours it against CTP."]
     contract = data.contract
+    if calibrated:
+        said.append(
+            "CTP is calibrated and the members are not, so their Brier scores and calibration errors stand side by side"
+            " without a difference."
+        )
     if contract.member_thresholds is None:
         said.append(
             "The scores were written before the members' thresholds were kept: members' decisions and PTC-mode are"

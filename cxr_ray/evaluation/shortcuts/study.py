@@ -18,6 +18,7 @@ from cxr_ray.errors import ConfigError
 from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_weights, macro_in_draws, weighted_auroc
 from cxr_ray.evaluation.localisation.subjects import Subject
 from cxr_ray.evaluation.shortcuts.regions import Region, borders, film, fixed_lungs, hide, widened
+from cxr_ray.evaluation.shortcuts.verdicts import verdict
 
 Score = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
@@ -83,7 +84,8 @@ class ShortcutAudit:
             f"{name:<{width}} " + " ".join(f"{interval.words(2):>22}" for interval in regimes.values())
             for name, regimes in (*self.aurocs.items(), ("macro", self.macro))
         ]
-        named = [f"{finding}: {reason}" for finding, reason in self.named] or ["No finding is named."]
+        said = verdict(self.to_dict())
+        named = [*(f"{finding}: {reason}" for finding, reason in self.named), *([said] if said else [])]
         counted = f"{self.num_images:,} images of {self.num_patients:,} patients"
         return [counted, head, *rows, *named, *self.notes]
 

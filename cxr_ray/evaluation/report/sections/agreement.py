@@ -23,6 +23,7 @@ def section(study: Document) -> Section:
                 f"{decisions} A signal that finds errors has an AUROC above 0.5 and a small area under its curve of"
                 " risk. Partial: what it tells of errors beyond plain confidence."
             ),
+            _beside_confidence(study),
             _signals(study),
             Figures([_risk(signals)]),
             *(_levels(study[key], name) for key, name in _BY if study[key]),
@@ -32,8 +33,28 @@ def section(study: Document) -> Section:
     )
 
 
+def _beside_confidence(study: Document) -> Table:
+    """Error detection by confidence and by the best signal of agreement, and their difference; no best, one row."""
+    signals, best = study["signals"], study["best_agreement_signal"]
+    measures = {
+        "error_auroc": ("AUROC of errors", "difference"),
+        "within_finding": ("Within findings", "difference_within_finding"),
+        "aurc": ("Area under risk-coverage", "aurc_difference"),
+    }
+    rows: list[list[Cell]] = [
+        [signals[name]["label"], *(signals[name][measure] for measure in measures)]
+        for name in ("confidence", *([best] if best else []))
+    ]
+    difference: list[list[Cell]] = []
+    if best:
+        numbers = (signals[best][key] for _, key in measures.values())
+        difference = [["Best of agreement minus confidence", *numbers]]
+    heads = ["Errors found by", *(head for head, _ in measures.values())]
+    return Table("Error detection: confidence and the best of agreement", heads, rows, difference)
+
+
 def _signals(study: Document) -> Table:
-    """One row per signal; the difference of the best one from confidence as foot."""
+    """One row per signal."""
     rows: list[list[Cell]] = [
         [
             values["label"] + (" (best of agreement)" if name == study["best_agreement_signal"] else ""),
@@ -46,8 +67,7 @@ def _signals(study: Document) -> Table:
         for name, values in study["signals"].items()
     ]
     heads = ["Signal", "Decisions", "Errors", "AUROC of errors", "Area under risk-coverage", "Partial"]
-    difference: list[Cell] = ["Best of agreement minus confidence", "", "", study["difference_from_confidence"], "", ""]
-    return Table("Signals of an error", heads, rows, [difference])
+    return Table("Signals of an error", heads, rows)
 
 
 def _risk(signals: Document) -> Figure:

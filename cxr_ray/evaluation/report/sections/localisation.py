@@ -5,6 +5,7 @@ from typing import Any
 
 from cxr_ray.evaluation.report.charts import Bar, Line, forest, line_chart
 from cxr_ray.evaluation.report.sections.blocks import Cell, Figure, Figures, Section, Table, Words, notes, spoken
+from cxr_ray.evaluation.shortcuts.verdicts import verdict
 
 Document = Mapping[str, Any]
 _MEASURES = {
@@ -105,12 +106,14 @@ def shortcuts(study: Document) -> Section:
         f" {values['mean_share']:.0%} of the film"
         for values in study["regions"].values()
     )
+    said = verdict(study, spoken)
     named = [Words(f"{spoken(item['finding'])}: {item['reason']}", "warning") for item in study["named"]]
     return Section(
         "shortcuts",
         "Shortcuts",
         [
-            *(named or [Words("No finding survives without the region it should be seen in.", "verdict")]),
+            *named,
+            *([Words(said, "quiet" if named else "verdict")] if said else []),
             Words(f"AUROC over {study['num_images']:,} images with parts of the film masked out. Regions: {regions}."),
             Table("AUROC by what is left of the film", ["Finding", "Positives", *labels], rows, foot),
             *notes(study),

@@ -5,6 +5,7 @@ from typing import Any
 
 from cxr_ray.evaluation.report.charts import Line, Mark, line_chart
 from cxr_ray.evaluation.report.sections.blocks import Figure, Section, Table, Words, notes, spoken
+from cxr_ray.labels.tables import counted
 
 Document = Mapping[str, Any]
 MEASURES = {
@@ -49,9 +50,9 @@ def section(evaluation: Document) -> Section:
 def _counts(evaluation: Document) -> str:
     """Who took part."""
     return (
-        f"{evaluation['num_labelled']:,} labelled images: {evaluation['num_scored']:,} scored,"
+        f"{counted(evaluation['num_labelled'], 'labelled image')}: {evaluation['num_scored']:,} scored,"
         f" {evaluation['num_faulted']:,} faulted, {evaluation['num_unscored']:,} without a row;"
-        f" {evaluation['num_unlabelled']:,} scored images have no labels."
+        f" {counted(evaluation['num_unlabelled'], 'scored image')} without a label."
     )
 
 
