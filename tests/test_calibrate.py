@@ -164,7 +164,7 @@ def test_calibrate_labels_and_scores_that_do_not_meet_are_counted_and_named(bund
     assert counts == [199, 197, 1, 1, 2]
     assert told["num_images"] == 195
     said = (
-        f"1 labelled images were not scored: {tmp_path}/unknown.png.",
+        f"1 labelled image was not scored: {tmp_path}/unknown.png.",
         f"2 scored images have no label: {tmp_path}/0.png, {tmp_path}/1.png.",
         f"2 scored images lack the members' probabilities and take no part: {tmp_path}/3.png, {tmp_path}/5.png.",
     )

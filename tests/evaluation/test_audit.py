@@ -188,9 +188,9 @@ def test_audit_says_which_images_have_no_label_and_which_no_row(audited, tmp_pat
     found = audit(output, bundle, str(tmp_path / "labels.csv"), config=MAPS_ONLY)
     counts = [found.to_dict()[f"num_{name}"] for name in ("labelled", "scored", "faulted", "unscored", "unlabelled")]
     assert counts == [24, 23, 0, 1, 1]
-    assert "Note: 1 labelled images were not scored: /films/unknown.png." in found.lines()
+    assert "Note: 1 labelled image was not scored: /films/unknown.png." in found.lines()
     first = manifest.parent / pd.read_csv(manifest)["uri"][0]
-    assert f"Note: 1 scored images have no label: {first}." in found.lines()
+    assert f"Note: 1 scored image has no label: {first}." in found.lines()
 
 
 def test_audit_wrong_usage_is_one_sentence(audited, tmp_path):

@@ -50,8 +50,8 @@ def test_read_films_patient_column_is_taken_when_named_and_refused_when_absent(t
         "num_unlabelled": 1,
     }
     assert found.notes == (
-        "1 labelled images were not scored: /f.dcm.",
-        "1 scored images have no label: /d.dcm.",
+        "1 labelled image was not scored: /f.dcm.",
+        "1 scored image has no label: /d.dcm.",
         "1 images without a patient count as one each.",
     )
     for name, near in (("ownr", r" \(did you mean 'owner'\?\)"), ("patient_id", "")):
