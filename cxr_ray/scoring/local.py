@@ -28,7 +28,7 @@ from cxr_ray.errors import ConfigError, StoppedError
 from cxr_ray.images.intake import Intake
 from cxr_ray.images.isolation import Child, Died
 from cxr_ray.models.ensemble import Ensemble, EnsembleSpec, choose_device, load_ensemble
-from cxr_ray.models.memory import FittedEnsemble, use_large_pages
+from cxr_ray.models.memory import FittedEnsemble, tune_allocation
 from cxr_ray.models.precision import emulates
 from cxr_ray.scoring.decoding import DECODED, decode_in_child, intake_of, items_of, tally
 from cxr_ray.scoring.meter import Meter
@@ -68,7 +68,7 @@ class LocalEngine:
 
     def load(self, bundle: str, config: ScoreConfig) -> EnsembleSpec:
         """Load the ensemble that will score. Raises BundleError, ConfigError, DeviceError."""
-        use_large_pages()
+        tune_allocation()
         self._ensemble = load_ensemble(bundle, device=choose_device(), **config.numerics())
         return self._ensemble.spec
 

@@ -19,7 +19,7 @@ from cxr_ray.cluster import attempt
 from cxr_ray.config import PreprocessConfig, ScoreConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.models.ensemble import choose_device, load_ensemble
-from cxr_ray.models.memory import FittedEnsemble, use_large_pages
+from cxr_ray.models.memory import FittedEnsemble, tune_allocation
 from cxr_ray.scoring.decoding import DECODED, decode_block, intake_of, items_of, tally
 from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.remote_meter import telling
@@ -178,7 +178,7 @@ class EnsembleActor:
         self.contract, self.run_id = Contract.from_json(contract), run_id
         self.config = ScoreConfig.model_validate(config)
         storage.configure(self.config.storage)
-        use_large_pages()
+        tune_allocation()
         with telling(meter):
             device = choose_device(self.plan.device)
             self.ensemble = FittedEnsemble(load_ensemble(bundle, device=device, **self.config.numerics()))

@@ -1,6 +1,7 @@
 """Batches that a device's memory does not take, and devices that fail."""
 
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -140,12 +141,12 @@ PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     not PAGES.exists() or "[madvise]" not in PAGES.read_text(), reason="this kernel does not ask, or hands out none"
 )
 @pytest.mark.parametrize(("said", "large"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
-def test_use_large_pages_activations_lie_in_them_unless_the_environment_says_otherwise(said, large):
+def test_tune_allocation_activations_lie_in_them_unless_the_environment_says_otherwise(said, large):
     program = """
         import torch
         from pathlib import Path
-        from cxr_ray.models.memory import use_large_pages
-        use_large_pages()
+        from cxr_ray.models.memory import tune_allocation
+        tune_allocation()
         held = torch.empty(2**28, dtype=torch.uint8).fill_(1)
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         print(next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages")))
@@ -155,3 +156,29 @@ def test_use_large_pages_activations_lie_in_them_unless_the_environment_says_oth
         [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, check=True
     )
     assert (int(done.stdout) > 2**17) is large, done.stdout  # kB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_tune_allocation_memory_that_is_freed_is_kept_for_the_next_batch():
+    program = """
+        import resource, sys
+        import torch
+        from cxr_ray.models.memory import tune_allocation
+        if sys.argv[1] == "tuned":
+            tune_allocation()
+        def faults():
+            held = [torch.empty(2**24, dtype=torch.uint8).fill_(1) for _ in range(8)]
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        faults()
+        before = faults()
+        print(faults() - before)
+    """
+    counted = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(program), how], capture_output=True, check=True
+            ).stdout
+        )
+        for how in ("plain", "tuned")
+    ]
+    assert counted[1] < 100 < counted[0]
