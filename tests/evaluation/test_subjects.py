@@ -52,7 +52,7 @@ def test_read_films_patient_column_is_taken_when_named_and_refused_when_absent(t
     assert found.notes == (
         "1 labelled image was not scored: /f.dcm.",
         "1 scored image has no label: /d.dcm.",
-        "1 images without a patient count as one each.",
+        "1 image without a patient counts as one each.",
     )
     for name, near in (("ownr", r" \(did you mean 'owner'\?\)"), ("patient_id", "")):
         with pytest.raises(ManifestError, match=rf"no column '{name}'{near}; its columns are uri, Mass, owner"):
