@@ -108,8 +108,8 @@ class AgreementStudy:
                 ("difference", best.difference, best.difference_within_finding, best.aurc_difference),
             ]
         names = ("error AUROC", "within finding", "AURC")
-        head = f"{'errors found':<40}" + "".join(f"{name:>25}" for name in names)
-        return [head, *(f"{label:<40}" + "".join(f"{one.words():>25}" for one in found) for label, *found in rows)]
+        head = f"{'errors found':<40}" + "".join(f"{name:>27}" for name in names)
+        return [head, *(f"{label:<40}" + "".join(f"{one.words():>27}" for one in found) for label, *found in rows)]
 
 
 def agreement_study(
