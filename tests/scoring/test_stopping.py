@@ -136,7 +136,7 @@ def test_score_local_interrupted_leaves_no_process_and_no_lease_and_goes_on(larg
     assert run.returncode == 130
     assert "Interrupted. The same command continues where this one stopped." in log.read_text()
     assert "Traceback" not in log.read_text()
-    assert [child for child in decoders if child.is_running()] == []
+    assert psutil.wait_procs(decoders, timeout=60)[1] == []
     assert not (output / "lease.json").exists()
     before = set(keys(output))
     again = subprocess.run(
