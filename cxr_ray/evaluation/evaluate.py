@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_ray import storage
+from cxr_ray.evaluation.agreement.signals import decide
 from cxr_ray.evaluation.agreement.study import AgreementStudy, agreement_study
 from cxr_ray.evaluation.bootstrap import MACRO, Interval
 from cxr_ray.evaluation.labelled import Labelled, read_labelled
@@ -70,14 +71,10 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the labels as plain values; an undefined number is None."""
-        data, counts = self.labelled, self.labelled.counts
+        data = self.labelled
         return {
             "ensemble_digest": data.contract.ensemble_digest,
-            "num_labelled": counts.num_labelled,
-            "num_scored": counts.num_scored,
-            "num_faulted": counts.num_faulted,
-            "num_unscored": counts.num_unscored,
-            "num_unlabelled": counts.num_unlabelled,
+            **data.counts.to_dict(),
             "num_patients": len(set(data.patients)),
             "clustered_by": data.clustered_by,
             "draws": self.draws,
@@ -246,7 +243,7 @@ def evaluate(
 def _agreement(data: Labelled, located: pd.DataFrame | None, *, num_draws: int, seed: int) -> AgreementStudy:
     """What votes, spread and map agreement say of errors."""
     places = None if located is None else located.reindex(index=list(data.uris), columns=list(data.findings))
-    return agreement_study(
+    decisions = decide(
         labels=data.labels,
         probabilities=data.probabilities,
         thresholds=np.array(data.thresholds),
@@ -257,10 +254,9 @@ def _agreement(data: Labelled, located: pd.DataFrame | None, *, num_draws: int, 
         located=None if places is None else places.to_numpy(float),
         patients=data.patients.tolist(),
         findings=data.findings,
-        num_draws=num_draws,
-        seed=seed,
         num_members=len(data.contract.members),
     )
+    return agreement_study(decisions, num_draws=num_draws, seed=seed)
 
 
 def _frame(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> pd.DataFrame:

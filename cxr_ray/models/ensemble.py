@@ -213,14 +213,15 @@ def load_ensemble(
     folders = (storage.join(bundle, "members", name) for name in spec.members)
     try:
         with device_errors(torch.device(device)):
-            loaded = [(load_weights(*pair), pair[1]) for pair in zip(folders, members, strict=True)]
-            if runtime == "onnx":
-                networks: tuple[Member, ...] = tuple(
-                    by_onnx(member, its_spec, cache=onnx_cache) for member, its_spec in loaded
+            networks: list[Member] = []
+            for folder, member in zip(folders, members, strict=True):  # one at a time: a GPU's copy replaces the CPU's
+                network = load_weights(folder, member)
+                networks.append(
+                    by_onnx(network, member, cache=onnx_cache)
+                    if runtime == "onnx"
+                    else prepared(network, device, precision)
                 )
-            else:
-                networks = tuple(prepared(member, device, precision) for member, _ in loaded)
-            ensemble = Ensemble(spec, networks, torch.device(device), precision)
+            ensemble = Ensemble(spec, tuple(networks), torch.device(device), precision)
             _check_golden(ensemble, bundle)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

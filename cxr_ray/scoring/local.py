@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from queue import SimpleQueue
@@ -31,12 +30,12 @@ from cxr_ray.models.ensemble import Ensemble, EnsembleSpec, choose_device, load_
 from cxr_ray.models.memory import FittedEnsemble, tune_allocation
 from cxr_ray.models.precision import emulates
 from cxr_ray.scoring.decoding import DECODED, decode_in_child, intake_of, items_of, tally
+from cxr_ray.scoring.flow import Pending, regroup, spread
 from cxr_ray.scoring.meter import Meter
 from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.stages import read_part, score_batch, write_file
 from cxr_ray.scoring.work import Job
 
-Given = TypeVar("Given")
 Answer = TypeVar("Answer")
 _FIRST = 4  # images of the first block, batch and file: a person waits for them
 _PIECES = 4  # of a small run for each who works on it, so that nobody is idle for long at its end
@@ -44,17 +43,6 @@ _LISTERS = 8
 _POLL = 1.0  # seconds until a wish to stop is seen
 _ATTEMPTS = 4
 _GPU_SCORERS = 2  # one makes rows of what came back while the other has the GPU
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Stands where there is nothing yet: one of these calls has to end first.
-
-    The stages hand it on to the last one, which alone waits, for all of them: a stage that waited for the one before
-    would keep what it has done itself.
-    """
-
-    calls: set[Future[Any]]
 
 
 class LocalEngine:
@@ -243,58 +231,6 @@ class Decoders:
         if self._closed.is_set():  # since it was asked above, and the others may have been ended without this one
             child.kill()
         return child
-
-
-def spread(
-    threads: ThreadPoolExecutor,
-    function: Callable[[Given], Answer],
-    arguments: Iterable[Given | Pending],
-    *,
-    ahead: int,
-) -> Generator[Answer | Pending]:
-    """`function` of each argument, as the results come, and `Pending` where there are none.
-
-    At most `ahead` calls are begun whose results are not taken. Where it ends early, calls that are not begun are
-    cancelled.
-    """
-    source, drawn, running = iter(arguments), False, set[Future[Answer]]()
-    try:
-        while running or not drawn:
-            calls: set[Future[Any]] = set()
-            while not (drawn or calls) and len(running) < ahead:
-                given = next(source, None)
-                if isinstance(given, Pending):
-                    calls = given.calls
-                elif given is None:
-                    drawn = True
-                else:
-                    running.add(threads.submit(function, given))
-            done = {call for call in running if call.done()}
-            running -= done
-            for call in done:
-                yield call.result()
-            if not done and (running or calls):
-                yield Pending(calls | running)
-    finally:
-        for call in running:
-            call.cancel()
-
-
-def regroup(tables: Iterable[pa.Table | Pending], sizes: Iterator[int]) -> Iterator[pa.Table | Pending]:
-    """The same rows in tables of `sizes` rows, the last one shorter."""
-    held, size = list[pa.Table](), next(sizes)
-    for table in tables:
-        if isinstance(table, Pending):
-            yield table
-            continue
-        held.append(table)
-        while sum(part.num_rows for part in held) >= size:
-            whole = pa.concat_tables(held)
-            yield whole.slice(0, size)
-            held, size = [whole.slice(size)], next(sizes)
-    rest = pa.concat_tables(held) if held else None
-    if rest is not None and rest.num_rows:
-        yield rest
 
 
 def _called(function: Callable[..., Answer], given: tuple[Any, ...]) -> Future[Answer]:

@@ -45,7 +45,7 @@ def _cohort(seed=0, *, number=400, images_per_patient=2, members=5, informed=0.0
 
 
 def _study(cohort, *, num_draws=50):
-    return agreement_study(**cohort, num_draws=num_draws, seed=0)
+    return agreement_study(decide(**cohort), num_draws=num_draws, seed=0)
 
 
 def _flat(cohort, name):
@@ -180,7 +180,8 @@ def test_interval_of_the_error_auroc_covers_the_truth_at_its_rate_with_alike_ima
         decisions = decide(**arrays, num_members=None)
         sureness = decisions.signals["spread"].sureness
         measures = {"spread": detection(decisions, sureness, np.arange(len(sureness)), with_partial=False)}
-        return estimate(measures, arrays["patients"], num_draws=num_draws, seed=seed)["spread"].interval(ERROR_AUROC)
+        estimates = estimate(measures, decisions.num_patients, num_draws=num_draws, seed=seed)
+        return estimates["spread"].interval(ERROR_AUROC)
 
     truth = found(0, 40_000, 1).value
     covered = 0

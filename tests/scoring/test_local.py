@@ -26,8 +26,9 @@ from cxr_ray.errors import BundleError, ConfigError, LeaseError, StoppedError
 from cxr_ray.images.intake import Intake
 from cxr_ray.models.ensemble import Ensemble, load_ensemble, load_ensemble_spec
 from cxr_ray.scoring.engine import needs_ray
+from cxr_ray.scoring.flow import Pending, regroup, spread
 from cxr_ray.scoring.lease import Lease
-from cxr_ray.scoring.local import Decoders, LocalEngine, LocalWork, Pending, regroup, spread
+from cxr_ray.scoring.local import Decoders, LocalEngine, LocalWork
 from cxr_ray.scoring.run import RunResult, contract_of, score
 from cxr_ray.scoring.table import read_scores
 from cxr_ray.scoring.verify import verify

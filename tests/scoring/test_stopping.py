@@ -65,6 +65,21 @@ def keys(output: Path) -> list[tuple[str, str]]:
     ]
 
 
+def go_on(
+    command: list[str], archive: Path, bundle: str, output: Path, *, limit: int
+) -> subprocess.CompletedProcess[str]:
+    """The same command again, to its good end."""
+    done = subprocess.run(
+        [*command, str(archive), "--ensemble", bundle, "--output", str(output), "--limit", str(limit), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
 @pytest.mark.slow
 def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(command, large_archive, bundle, tmp_path):
     output, log = tmp_path / "out", tmp_path / "log"
@@ -107,14 +122,7 @@ def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(comman
     assert (output / "lease.json").exists()
     before = set(keys(output))
     assert len(keys(output)) == len(before) > result["scored"]
-    last = subprocess.run(
-        [*command, str(large_archive), "--ensemble", bundle, "--output", str(output), "--limit", "40", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert last.returncode == 0, last.stderr[-3000:]
+    last = go_on(command, large_archive, bundle, output, limit=40)
     assert "is dead; taking over" in last.stderr
     counts = json.loads(last.stdout)
     assert counts["scored"] == 40
@@ -139,14 +147,7 @@ def test_score_local_interrupted_leaves_no_process_and_no_lease_and_goes_on(larg
     assert psutil.wait_procs(decoders, timeout=60)[1] == []
     assert not (output / "lease.json").exists()
     before = set(keys(output))
-    again = subprocess.run(
-        [*command, str(large_archive), "--ensemble", bundle, "--output", str(output), "--limit", "20", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert again.returncode == 0, again.stderr[-3000:]
+    again = go_on(command, large_archive, bundle, output, limit=20)
     counts = json.loads(again.stdout)
     assert (counts["already_done"], counts["scored"]) == (len(before), 20)
     assert before < set(keys(output))

@@ -3,14 +3,14 @@
 Shapes: J decisions, F findings, P patients, d draws of a block, D all draws, K rows. Knows arrays only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_ray.evaluation.agreement.selective import Integers, Partial, Ranking, pooled, ratio, summed
 from cxr_ray.evaluation.agreement.signals import Decisions
-from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_weights, macro_in_draws
+from cxr_ray.evaluation.bootstrap import Floats, Interval, drawn_counts, macro_in_draws
 
 Measure = Callable[[Floats], Floats]  # weights (P, d) -> (K, d)
 ERROR_AUROC, AURC, EXCESS_AURC, WITHIN_FINDING, MACRO, PARTIAL, FIRST_FINDING = range(7)
@@ -37,16 +37,13 @@ class Estimate:
         return Interval.of(float(self.value[row] - other.value[row]), self.drawn[row] - other.drawn[row])
 
 
-def estimate(
-    measures: Mapping[str, Measure], patients: Sequence[str], *, num_draws: int, seed: int
-) -> dict[str, Estimate]:
+def estimate(measures: Mapping[str, Measure], num_patients: int, *, num_draws: int, seed: int) -> dict[str, Estimate]:
     """Each measure of all patients once, and in every draw; the same seed draws the same patients for all."""
-    names = np.unique(np.asarray(patients, dtype=str))
-    once = np.ones((len(names), 1))
+    once = np.ones((num_patients, 1))
     drawn: dict[str, list[Floats]] = {name: [] for name in measures}
-    for weights in drawn_weights(list(names), num_draws=num_draws, seed=seed):
-        for start in range(0, max(1, len(weights)), _DRAWS_AT_ONCE):
-            block = np.ascontiguousarray(weights[start : start + _DRAWS_AT_ONCE].T)
+    for counts in drawn_counts(num_patients, num_draws=num_draws, seed=seed):
+        for start in range(0, max(1, counts.shape[1]), _DRAWS_AT_ONCE):
+            block = np.ascontiguousarray(counts[:, start : start + _DRAWS_AT_ONCE])
             for name, measure in measures.items():
                 drawn[name].append(measure(block))
     return {

@@ -86,9 +86,26 @@ def decide(
     located: Array | None,
     patients: Sequence[str],
     findings: Sequence[str],
-    num_members: int | None,
+    num_members: int | None = None,
 ) -> Decisions:
-    """The decisions and their signals from arrays as `agreement_study` takes them; raises its ValueError."""
+    """The decisions and their signals, from arrays of N images.
+
+    Args:
+        labels: (N, F), 1 present, 0 absent, NaN not stated: no decision.
+        probabilities: (N, F), 0..1, calibrated; not NaN where a label is stated.
+        thresholds: (F,); a probability `>=` its threshold counts as present.
+        votes: (N, F), members that call the finding present, 0..M.
+        spread: (N, F), standard deviation over the members' probabilities.
+        member_probabilities: (N, M, F), 0..1; None leaves mutual information out.
+        map_agreement: (N, F), 0..1, NaN where there are no maps; None leaves it out.
+        located: (N, F), 1 when the peak of the map lies in the lesion, else 0; NaN without map or lesion.
+        patients: (N,), drawn with replacement.
+        findings: F names.
+        num_members: M; None takes it from `member_probabilities`, or the most votes that were seen.
+
+    Raises:
+        ValueError: Shapes differ, or a value lies outside its range.
+    """
     _check_shapes(labels, len(patients), len(findings), thresholds, member_probabilities)
     grids = (probabilities, votes, spread, *(grid for grid in (map_agreement, located) if grid is not None))
     if any(grid.shape != labels.shape for grid in grids):
@@ -101,12 +118,8 @@ def decide(
     most = _num_members(num_members, members, counted)
     limits = np.asarray(thresholds, np.float64)[finding]
     present = at_or_above(chosen, limits)
-    signals = _signals(chosen, limits, present, counted, spreads, most)
-    if members is not None:
-        signals["mutual_information"] = Signal("mutual information", "agreement", -mutual_information(members))
-    if map_agreement is not None:
-        overlap = map_agreement[image, finding].astype(np.float64)
-        signals["map_agreement"] = Signal("map agreement", "agreement", overlap)
+    overlap = None if map_agreement is None else map_agreement[image, finding].astype(np.float64)
+    signals = _signals(chosen, limits, present, counted, spreads, most) | _further_signals(members, overlap)
     return Decisions(
         findings=tuple(findings),
         num_patients=len(names),
@@ -153,6 +166,16 @@ def _signals(
         "votes": Signal("votes", "agreement", np.where(present, votes, most - votes) / most),
         "spread": Signal("spread", "agreement", -spread),
     }
+
+
+def _further_signals(members: Floats | None, map_agreement: Floats | None) -> dict[str, Signal]:
+    """The signals of the members' probabilities (J, M) and of their maps (J,), where there are any."""
+    found: dict[str, Signal] = {}
+    if members is not None:
+        found["mutual_information"] = Signal("mutual information", "agreement", -mutual_information(members))
+    if map_agreement is not None:
+        found["map_agreement"] = Signal("map agreement", "agreement", map_agreement)
+    return found
 
 
 def _num_members(given: int | None, members: Floats | None, votes: Floats) -> int:

@@ -26,7 +26,7 @@ The best is chosen among the agreement signals that every decision has; map agre
 maps, and is compared with confidence on those decisions. Knows arrays only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from cxr_ray.evaluation.agreement.detection import ERROR_AUROC, Measure, detection, error_rate, estimate
 from cxr_ray.evaluation.agreement.groups import Group, by_value, groups_of
-from cxr_ray.evaluation.agreement.signals import BASELINE, Decisions, decide
+from cxr_ray.evaluation.agreement.signals import BASELINE, Decisions
 from cxr_ray.evaluation.agreement.verdicts import (
     UNDEFINED,
     FindingResult,
@@ -112,62 +112,15 @@ class AgreementStudy:
         return [head, *(f"{label:<40}" + "".join(f"{one.words():>27}" for one in found) for label, *found in rows)]
 
 
-def agreement_study(
-    *,
-    labels: Array,
-    probabilities: Array,
-    thresholds: Array,
-    votes: Array,
-    spread: Array,
-    member_probabilities: Array | None,
-    map_agreement: Array | None,
-    located: Array | None,
-    patients: Sequence[str],
-    findings: Sequence[str],
-    num_draws: int,
-    seed: int,
-    num_members: int | None = None,
-) -> AgreementStudy:
-    """Measure how far confidence and agreement tell wrong decisions from right ones.
-
-    Args:
-        labels: (N, F), 1 present, 0 absent, NaN not stated: no decision.
-        probabilities: (N, F), 0..1, calibrated; not NaN where a label is stated.
-        thresholds: (F,); a probability `>=` its threshold counts as present.
-        votes: (N, F), members that call the finding present, 0..M.
-        spread: (N, F), standard deviation over the members' probabilities.
-        member_probabilities: (N, M, F), 0..1; None leaves mutual information out.
-        map_agreement: (N, F), 0..1, NaN where there are no maps; None leaves it out.
-        located: (N, F), 1 when the peak of the map lies in the lesion, else 0; NaN without map or lesion.
-        patients: (N,), drawn with replacement.
-        findings: F names.
-        num_draws: Draws of the intervals.
-        seed: Of the draws.
-        num_members: M; None takes it from `member_probabilities`, or the most votes that were seen.
-
-    Raises:
-        ValueError: Shapes differ, or a value lies outside its range.
-    """
-    decisions = decide(
-        labels=labels,
-        probabilities=probabilities,
-        thresholds=thresholds,
-        votes=votes,
-        spread=spread,
-        member_probabilities=member_probabilities,
-        map_agreement=map_agreement,
-        located=located,
-        patients=patients,
-        findings=findings,
-        num_members=num_members,
-    )
+def agreement_study(decisions: Decisions, *, num_draws: int, seed: int) -> AgreementStudy:
+    """Measure how far confidence and agreement tell wrong decisions from right ones, under draws of patients."""
     tables = {
         "by_votes": by_value(decisions, decisions.votes),
         "by_spread": groups_of(decisions, decisions.spread, num_bins=_NUM_BINS),
         "by_map_agreement": groups_of(decisions, _overlap(decisions), num_bins=_NUM_BINS),
     }
     measures = {**_measures(decisions), **{name: table.measure for name, table in tables.items()}}
-    estimates = estimate(measures, patients, num_draws=num_draws, seed=seed)
+    estimates = estimate(measures, decisions.num_patients, num_draws=num_draws, seed=seed)
     results = {name: signal_result(name, signal, decisions, estimates) for name, signal in decisions.signals.items()}
     best = _best(decisions, results)
     grouped = {name: table.groups(estimates[name].interval, estimates[name].distance) for name, table in tables.items()}

@@ -1,7 +1,7 @@
 """Drift between two sets of scored rows: two outputs, or two runs or spans of days of one.
 
 Scores, agreement of the members, faults and header fields, overall and per group of rows. The statistics are those of
-drift.py, the same that a nightly job looks at; which rows are read is said in sides.py.
+distributions.py, the same that a nightly job looks at; which rows are read is said in sides.py.
 """
 
 from collections.abc import Callable, Sequence
