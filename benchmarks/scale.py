@@ -111,7 +111,7 @@ def run(case: Case, films: Path, bundle: Path, address: str | None = None) -> Me
         command += [word for setting in _SETTINGS for word in ("--set", setting)]
         started = time.time()
         driver = 0.0
-        with Watch(every=0.5 if case.memory else 1.0) as watch:
+        with Watch(every=0.5, most=1.0) if case.memory else Watch(most=0.02) as watch:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             while process.poll() is None:
                 try:

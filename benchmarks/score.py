@@ -16,7 +16,8 @@ and its rate is that of its steady part: the images done after the first tenth a
 
 The ratios are those to `bare`, or `bare-maps` where heat maps are made: of the medians, and the median of those of the
 rounds. CPU seconds are those of the whole machine, which should be idle, without this process's own: of all of a run,
-and of its steady part. Memory is that of the process tree (PSS).
+and of its steady part. Memory is that of the process tree (PSS), looked at while that takes at most a hundredth of a
+core.
 """
 
 import argparse
@@ -46,6 +47,7 @@ BATCH = 16
 WAYS = ("bare", "bare-maps", "ray", "ray-maps", "local", "local-maps", "timm", "script")
 _WAY = re.compile(r"bare(-maps)?|(ray|local)(-maps)?(-onnx|-bf16)?|timm|script")
 NUMERICS = {"onnx": ("--runtime", "onnx"), "bf16": ("--precision", "bf16")}
+_LOOKING = 0.01  # of a core's time, at most, goes into adding up the memory of what is timed
 DISTINCT = 40  # films that are drawn; the others are further names of theirs
 
 
@@ -193,31 +195,39 @@ class Sample:
 
     time: float
     cpu: float  # seconds of all cores, less those of this process, which go into looking
-    pss: int  # bytes
+    pss: int | None  # bytes; None where memory was not looked at
 
 
 class Watch:
-    """Samples of the machine and of a process tree, taken every so many seconds while it is entered."""
+    """Samples of the machine and of a process tree, taken every so many seconds while it is entered.
 
-    def __init__(self, *, every: float = 1.0) -> None:
+    Adding up a tree's PSS walks its page tables: on Ray, every second, that took an eighth of a core from what is
+    measured. So memory is looked at no more often than takes `most` of a core's time.
+    """
+
+    def __init__(self, *, every: float = 1.0, most: float = 1.0) -> None:
         """Nothing was seen yet."""
         self.samples: list[Sample] = []
-        self._every, self._ended = every, threading.Event()
+        self._every, self._most, self._ended = every, most, threading.Event()
 
     def __enter__(self) -> "Watch":
-        self.samples.append(_sample())
         self._thread = threading.Thread(target=self._look)
+        self.samples.append(_sample(memory=True))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self.samples.append(_sample())
+        self.samples.append(_sample(memory=True))
 
     def _look(self) -> None:
+        due = 0.0
         while not self._ended.wait(self._every):
-            self.samples.append(_sample())
+            spent = time.thread_time()
+            self.samples.append(_sample(memory=time.time() >= due))
+            if self.samples[-1].pss is not None:
+                due = time.time() + (time.thread_time() - spent) / self._most
 
     def cpu_seconds(self, start: float = 0.0, end: float = float("inf")) -> float:
         """CPU seconds between two times, interpolated between samples."""
@@ -226,16 +236,18 @@ class Watch:
 
     def peak(self, start: float = 0.0, end: float = float("inf")) -> float:
         """The largest PSS between two times, MiB."""
-        return max((s.pss for s in self.samples if start <= s.time <= end), default=0) / 2**20
+        return max((s.pss for s in self.samples if s.pss is not None and start <= s.time <= end), default=0) / 2**20
 
     def held(self, end: float) -> float:
         """The PSS of the last sample until a time, MiB."""
-        return [s.pss for s in self.samples if s.time <= end][-1] / 2**20
+        return [s.pss for s in self.samples if s.pss is not None and s.time <= end][-1] / 2**20
 
 
-def _sample() -> Sample:
+def _sample(*, memory: bool) -> Sample:
     moment, times = time.time(), psutil.cpu_times()
     cpu = float(times.user + times.nice + times.system) - time.process_time()  # Ray's workers are nice
+    if not memory:
+        return Sample(moment, cpu, None)
     total = 0
     for process in psutil.Process().children(recursive=True):
         try:
@@ -300,7 +312,7 @@ def steady_rate(times: Sequence[float]) -> float:
 def measure(way: str, films: str, bundle: str) -> dict[str, float]:
     """One run of one way."""
     started = time.time()
-    with Watch() as watch:
+    with Watch(most=_LOOKING) as watch:
         times = times_of(way, films, bundle)
     first, last, images = steady_part(times)
     return {

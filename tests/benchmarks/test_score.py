@@ -1,6 +1,7 @@
 """The rate of the scoring benchmark is the true one, however the images of a run are batched."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -70,11 +71,20 @@ def test_ways_of_names_that_are_none_are_refused(score: ModuleType):
             score.ways_of(f"bare,{wrong}")
 
 
+def test_watch_looks_at_memory_no_more_often_than_it_may(score: ModuleType):
+    with score.Watch(every=0.01, most=1e-9) as watch:
+        while len(watch.samples) < 6:
+            time.sleep(0.01)
+    seen = [sample.pss is not None for sample in watch.samples]
+    assert (seen[0], seen[1], seen[-1]) == (True, True, True)
+    assert not any(seen[2:-1])
+
+
 def test_watch_gives_the_peak_and_the_last_sample_until_a_time(score: ModuleType):
     watch = score.Watch()
     mib = 2**20
     watch.samples = [
-        score.Sample(time, cpu, pss * mib) for time, cpu, pss in [(0.0, 5.0, 0), (10.0, 25.0, 70), (20.0, 35.0, 30)]
+        score.Sample(moment, cpu, pss * mib) for moment, cpu, pss in [(0.0, 5.0, 0), (10.0, 25.0, 70), (20.0, 35.0, 30)]
     ]
     assert watch.cpu_seconds() == 30.0
     assert watch.cpu_seconds(5.0, 15.0) == 15.0
