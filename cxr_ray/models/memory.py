@@ -15,8 +15,14 @@ from cxr_ray.models.device import device_errors, is_out_of_memory
 from cxr_ray.models.ensemble import Ensemble, Scores
 
 Answer = TypeVar("Answer")
-# mallopt's M_MMAP_THRESHOLD (the largest it takes), M_TRIM_THRESHOLD, M_ARENA_MAX: further arenas hold 64 MiB each.
-_MALLOPT = {-3: 2**25, -1: 2**31 - 1, -8: 1}
+# What the environment calls options of glibc's allocator, mallopt's number of each, and its value: nothing is mapped
+# alone, nothing given back, and there are no further arenas, which hold 64 MiB a piece.
+_MALLOC = {
+    "MALLOC_MMAP_MAX_": (-4, 0),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),
+    "MALLOC_ARENA_MAX": (-8, 1),
+}
+_LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 _ALONG_MEMBERS = ("member_probabilities", "member_maps")  # their second axis is the batch, the others' the first
 
 
@@ -26,15 +32,26 @@ def tune_allocation() -> None:
     By default each layer of a batch gets its memory from the kernel anew, page by page, and gives it back: 7,000 to
     13,000 faults and 15 ms of 147 for an image of three CNNs, and threads of one process wait for each other in it.
     Pages of 2 MiB need Linux with `transparent_hugepage` at `madvise` or `always`, the rest glibc; elsewhere nothing
-    changes. What the environment says of either goes.
+    changes. What the environment says of either goes. A thread that is there already keeps the arena it has: to score
+    in one of those, begin its process in `allocation_environment()`.
 
     Source: c10/core/impl/alloc_cpu.cpp of PyTorch, THP_MEM_ALLOC_ENABLE; mallopt(3).
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
+    wanted = allocation_environment()
+    if _LARGE_PAGES in wanted:
+        os.environ[_LARGE_PAGES] = wanted[_LARGE_PAGES]
+    if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        for option, value in _MALLOPT.items():
+        for option, value in (_MALLOC[name] for name in wanted if name in _MALLOC):
             library.mallopt(option, value)
+
+
+def allocation_environment() -> dict[str, str]:
+    """The variables that do to a process from its start what `tune_allocation` does; none that are set here already."""
+    found = {} if _LARGE_PAGES in os.environ else {_LARGE_PAGES: "1"}
+    if not any(name.startswith("MALLOC_") for name in os.environ):
+        found |= {name: str(value) for name, (_, value) in _MALLOC.items()}
+    return found
 
 
 class FittedEnsemble:

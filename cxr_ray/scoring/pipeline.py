@@ -19,7 +19,7 @@ from cxr_ray.cluster import attempt
 from cxr_ray.config import PreprocessConfig, ScoreConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.models.ensemble import choose_device, load_ensemble
-from cxr_ray.models.memory import FittedEnsemble, tune_allocation
+from cxr_ray.models.memory import FittedEnsemble, allocation_environment
 from cxr_ray.scoring.decoding import DECODED, decode_block, intake_of, items_of, tally
 from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.remote_meter import telling
@@ -125,9 +125,7 @@ def score_worklist(job: Job, *, plan: Plan, meter: Any) -> ray.data.Dataset:
             batch_size=config.batch_on(plan.device),
             batch_format="pyarrow",
             fn_constructor_kwargs={**shared, "bundle": job.bundle, "config": settings, "plan": asdict(plan)},
-            compute=ray.data.ActorPoolStrategy(size=plan.actors),
-            num_cpus=plan.actor_cpus,
-            num_gpus=plan.actor_gpus,
+            **actor_options(plan),
         )
         .map_batches(
             write_rows,
@@ -137,6 +135,19 @@ def score_worklist(job: Job, *, plan: Plan, meter: Any) -> ray.data.Dataset:
             num_cpus=_WRITE_CPUS,
         )
     )
+
+
+def actor_options(plan: Plan) -> dict[str, Any]:
+    """Where the ensemble actors run: what `map_batches` is told of them.
+
+    Ray Data calls an actor in a thread that is older than the actor, so how it gets memory is settled by its process.
+    """
+    return {
+        "compute": ray.data.ActorPoolStrategy(size=plan.actors),
+        "num_cpus": plan.actor_cpus,
+        "num_gpus": plan.actor_gpus,
+        "runtime_env": {"env_vars": allocation_environment()},
+    }
 
 
 def read_parts(batch: pa.Table, *, config: dict[str, Any], meter: Any) -> pa.Table:
@@ -178,7 +189,6 @@ class EnsembleActor:
         self.contract, self.run_id = Contract.from_json(contract), run_id
         self.config = ScoreConfig.model_validate(config)
         storage.configure(self.config.storage)
-        tune_allocation()
         with telling(meter):
             device = choose_device(self.plan.device)
             self.ensemble = FittedEnsemble(load_ensemble(bundle, device=device, **self.config.numerics()))

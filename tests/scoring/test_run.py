@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import resource
 import shutil
 import zipfile
 from collections import Counter
@@ -13,13 +15,17 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars
+import pyarrow as pa
 import pytest
+import ray
+import ray.data
+import torch
 
 from cxr_ray import storage
 from cxr_ray.config import ScoreConfig
 from cxr_ray.errors import BundleError, ConfigError
 from cxr_ray.models.ensemble import load_ensemble_spec
-from cxr_ray.scoring.pipeline import make_plan
+from cxr_ray.scoring.pipeline import actor_options, make_plan
 from cxr_ray.scoring.run import RunResult, score
 from cxr_ray.scoring.table import read_scores
 from cxr_ray.scoring.verify import verify
@@ -238,6 +244,22 @@ def test_score_archives_beside_files_one_row_per_member(fast, archive, bundle, t
     os.utime(archive / "packed.tar", ns=(7, 7))
     changed = run(archive, bundle, tmp_path / "out", fast)
     assert (changed.already_done, changed.scored, changed.faulted) == (3 * 13 + 2, 10, 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the others do not know these options")
+def test_actor_options_an_actor_keeps_the_memory_of_its_batches():
+    class Counting:
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            faults = []
+            for _ in range(12):
+                held = [torch.empty(2**26, dtype=torch.uint8).fill_(1) for _ in range(4)]
+                faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+                del held
+            return pa.table({"faults": [faults[-1] - faults[-2]]})
+
+    plan = make_plan(ScoreConfig(actors=1), {"CPU": 2})
+    counted = ray.data.range(1).map_batches(Counting, batch_format="pyarrow", **actor_options(plan)).take_all()
+    assert counted[0]["faults"] < 6_500  # of 65,536 pages; the heap of a worker may still grow by some
 
 
 def test_make_plan_leaves_a_cpu_for_ray_data_and_uses_every_gpu():
