@@ -29,11 +29,12 @@ from cxr_ray.images.isolation import Child, Died
 from cxr_ray.models.ensemble import Ensemble, EnsembleSpec, choose_device, load_ensemble
 from cxr_ray.models.memory import FittedEnsemble, tune_allocation
 from cxr_ray.models.precision import emulates
+from cxr_ray.scoring.batch import score_batch
 from cxr_ray.scoring.decoding import DECODED, decode_in_child, intake_of, items_of, tally
 from cxr_ray.scoring.flow import Pending, regroup, spread
 from cxr_ray.scoring.meter import Meter
 from cxr_ray.scoring.progress import STAGES
-from cxr_ray.scoring.stages import read_part, score_batch, write_file
+from cxr_ray.scoring.stages import read_part, write_file
 from cxr_ray.scoring.work import Job
 
 Answer = TypeVar("Answer")

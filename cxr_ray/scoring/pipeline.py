@@ -15,18 +15,16 @@ import ray.data
 import torch
 
 from cxr_ray import storage
-from cxr_ray.cluster import attempt
-from cxr_ray.config import PreprocessConfig, ScoreConfig
+from cxr_ray.config import ScoreConfig
 from cxr_ray.errors import ConfigError
 from cxr_ray.models.ensemble import choose_device, load_ensemble
 from cxr_ray.models.memory import FittedEnsemble, allocation_environment
-from cxr_ray.scoring.decoding import DECODED, decode_block, intake_of, items_of, tally
+from cxr_ray.scoring.batch import score_batch
 from cxr_ray.scoring.progress import STAGES
 from cxr_ray.scoring.remote_meter import telling
-from cxr_ray.scoring.stages import read_part, score_batch, write_file
 from cxr_ray.scoring.table import Contract
+from cxr_ray.scoring.tasks import decode_batch, read_parts, write_rows
 from cxr_ray.scoring.work import Job
-from cxr_ray.scoring.worklist import WORKLIST
 
 # Of a writing task. Asking for as much as a decoding one, it waited behind all of them on few CPUs: 1,100 images were
 # through the ensemble before the next file was written, and would have been lost with the driver.
@@ -150,32 +148,6 @@ def actor_options(plan: Plan) -> dict[str, Any]:
     }
 
 
-def read_parts(batch: pa.Table, *, config: dict[str, Any], meter: Any) -> pa.Table:
-    """The rows of parts of a worklist; none once the run drains."""
-    if ray.get(meter.is_draining.remote()):
-        return WORKLIST.empty_table()
-    storage.configure(ScoreConfig.model_validate(config).storage)
-    with telling(meter):
-        return pa.concat_tables([read_part(uri) for uri in batch["part"].to_pylist()])
-
-
-def decode_batch(
-    batch: pa.Table, *, config: dict[str, Any], preprocess_config: dict[str, Any], tasks: float, meter: Any
-) -> pa.Table:
-    """A decoded block; none once the run drains.
-
-    A task that Ray repeats may have lost its process to one of its images: its block is decoded in a child process.
-    """
-    if ray.get(meter.is_draining.remote()):
-        return DECODED.empty_table()
-    settings, target = ScoreConfig.model_validate(config), PreprocessConfig.model_validate(preprocess_config)
-    storage.configure(settings.storage, share=1.0 / tasks)
-    with telling(meter):
-        decoded = decode_block(items_of(batch), intake_of(settings, target), alone=attempt() > 0)
-    meter.add.remote(*tally(decoded))
-    return decoded
-
-
 class EnsembleActor:
     """Holds the ensemble of one bundle on one device and turns decoded batches into score rows."""
 
@@ -199,16 +171,6 @@ class EnsembleActor:
             scored, seconds = score_batch(self.ensemble, decoded, self.contract, run_id=self.run_id, config=self.config)
         self.meter.add.remote({"ensemble": decoded.num_rows}, {"ensemble": seconds}, {})
         return scored
-
-
-def write_rows(
-    batch: pa.Table, *, output: str, contract: str, run_id: str, config: dict[str, Any], meter: Any
-) -> pa.Table:
-    """Write one score file and return its summary as one row. Raises LeaseError, StorageError."""
-    storage.configure(ScoreConfig.model_validate(config).storage)
-    with telling(meter):
-        summary = write_file(batch, output, Contract.from_json(contract), run_id=run_id)
-    return pa.table({"summary": [json.dumps(summary)]})
 
 
 def summaries(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:

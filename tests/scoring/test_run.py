@@ -5,6 +5,8 @@ import os
 import platform
 import resource
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -260,6 +262,12 @@ def test_actor_options_an_actor_keeps_the_memory_of_its_batches():
     plan = make_plan(ScoreConfig(actors=1), {"CPU": 2})
     counted = ray.data.range(1).map_batches(Counting, batch_format="pyarrow", **actor_options(plan)).take_all()
     assert counted[0]["faults"] < 6_500  # of 65,536 pages; the heap of a worker may still grow by some
+
+
+def test_tasks_import_neither_torch_nor_timm():
+    program = "import sys; import cxr_ray.scoring.tasks; print(sorted({'torch', 'timm', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_make_plan_leaves_a_cpu_for_ray_data_and_uses_every_gpu():
