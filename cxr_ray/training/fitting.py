@@ -17,6 +17,7 @@ from cxr_ray.config import TrainConfig
 from cxr_ray.errors import ConfigError, CxrRayError, Fault, StorageError
 from cxr_ray.models import member
 from cxr_ray.models.member import MemberSpec
+from cxr_ray.models.memory import allocation_environment
 from cxr_ray.training.assembly import Job, file_logits, file_member
 from cxr_ray.training.cache import open_part
 from cxr_ray.training.epoch import Epoch, Plan
@@ -80,12 +81,14 @@ def fit_member(
     item = Job(**{**job, "spec": MemberSpec(**job["spec"])})
     # A report waits until the controller looks, every 2 s by default: a checkpoint took as long (Ray 2.60).
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # Ray Train calls the loop in a thread of its own, whose arena is settled before: so by the worker's environment.
+    on_gpu = config.compute.gpus_per_worker > 0
     trainer = ray.train.torch.TorchTrainer(
         worker_loop,
         train_loop_config={"settings": settings, "job": job, "cache": cache, "board": board},
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.compute.workers,  # (fewest, most) makes Ray Train elastic
-            use_gpu=config.compute.gpus_per_worker > 0,
+            use_gpu=on_gpu,
             resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
@@ -93,6 +96,7 @@ def fit_member(
             storage_path=runs,
             failure_config=ray.train.FailureConfig(max_failures=config.compute.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            worker_runtime_env={} if on_gpu else {"env_vars": allocation_environment()},
         ),
     )
     try:
