@@ -1,6 +1,6 @@
 """What Ray's tasks do before and after the ensemble: read parts of the worklist, decode, write score files.
 
-Ray has a worker import the module of its task. This one knows no torch, so that such a worker is a third of the size
+Ray has a worker import the module of its task. This one knows no torch, so that such a worker is a quarter of the size
 and begins seconds sooner.
 """
 
