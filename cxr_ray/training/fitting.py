@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 
 from cxr_ray import storage
 from cxr_ray.config import TrainConfig
-from cxr_ray.errors import ConfigError, CxrRayError, Fault, StorageError
+from cxr_ray.errors import ConfigError, Fault, StorageError
 from cxr_ray.models import member
 from cxr_ray.models.member import MemberSpec
 from cxr_ray.models.memory import allocation_environment
@@ -32,38 +32,6 @@ from cxr_ray.training.workers import Worker
 def run_name(job: Job) -> str:
     """The folder of a member below `runs`, where its checkpoints and what is tracked of it lie."""
     return f"{job.spec.name}-{job.digest}"
-
-
-class Board:
-    """Where the members' workers pin their epochs, their remarks and their last words, and the driver reads them."""
-
-    def __init__(self) -> None:
-        """Nothing is pinned yet."""
-        self._epochs: list[tuple[str, dict[str, float]]] = []
-        self._sentences: list[str] = []
-        self._ends: dict[str, CxrRayError] = {}
-
-    def post(self, name: str, epoch: dict[str, float]) -> None:
-        """Pin one epoch of one member."""
-        self._epochs.append((name, epoch))
-
-    def say(self, name: str, sentence: str) -> None:
-        """Pin one remark of one member."""
-        self._sentences.append(f"{name}: {sentence}")
-
-    def give_up(self, name: str, error: CxrRayError) -> None:
-        """Pin why a member cannot be trained."""
-        self._ends[name] = error
-
-    def end_of(self, name: str) -> CxrRayError | None:
-        """Why a member cannot be trained, or None; taken down."""
-        return self._ends.pop(name, None)
-
-    def drain(self) -> tuple[list[tuple[str, dict[str, float]]], list[str]]:
-        """Take down all epochs and remarks that were pinned since the last call."""
-        drained = self._epochs, self._sentences
-        self._epochs, self._sentences = [], []
-        return drained
 
 
 def fit_member(

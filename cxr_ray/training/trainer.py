@@ -23,9 +23,10 @@ from cxr_ray.images.preprocess import preprocess_digest
 from cxr_ray.labels.manifest import Manifest, read_manifest
 from cxr_ray.models import member
 from cxr_ray.training.assembly import Job, assemble
+from cxr_ray.training.board import Board
 from cxr_ray.training.decoding import decode_once
 from cxr_ray.training.failures import explained
-from cxr_ray.training.fitting import Board, fit_member, run_name
+from cxr_ray.training.fitting import fit_member, run_name
 from cxr_ray.training.progress import Pace, epoch_line
 from cxr_ray.training.rehearsal import check_workers
 from cxr_ray.training.stages import num_epochs

@@ -264,8 +264,9 @@ def test_actor_options_an_actor_keeps_the_memory_of_its_batches():
     assert counted[0]["faults"] < 6_500  # of 65,536 pages; the heap of a worker may still grow by some
 
 
-def test_tasks_import_neither_torch_nor_timm():
-    program = "import sys; import cxr_ray.scoring.tasks; print(sorted({'torch', 'timm', 'sklearn'} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["cxr_ray.scoring.tasks", "cxr_ray.training.board"])
+def test_what_processes_without_a_network_import_knows_no_torch(module: str):
+    program = f"import sys; import {module}; print(sorted({{'torch', 'timm', 'sklearn'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

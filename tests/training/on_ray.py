@@ -18,6 +18,7 @@ from cxr_ray.models import member
 from cxr_ray.models.member import create
 from cxr_ray.training import fitting
 from cxr_ray.training.assembly import Job
+from cxr_ray.training.board import Board
 from cxr_ray.training.trainer import worker_settings
 from tests.training.squares import FINDINGS, tiny_member
 
@@ -41,7 +42,7 @@ def fit_on_ray(shards: str, folder: Path, *, optimize: dict[str, Any], **compute
     job = Job(spec, 5, "digest", str(folder / "work"))
     Path(job.folder).mkdir(parents=True)
     Path(job.folder, "start.safetensors").write_bytes(member.encode_weights(network.state_dict()))
-    board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(fitting.Board).remote()
+    board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()
     fitting.fit_member(worker_settings(config), asdict(job), shards, {"CPU": 1.0}, str(folder / "runs"), board)
     return load_file(Path(job.folder, "best.safetensors"))
 
