@@ -8,8 +8,8 @@ product's; its start and first batch do not count. It knows no header, gate, dea
 
 Prints, for each number of images, medians over the rounds of: seconds to the first row and to the end, the overhead,
 and the peak MiB of the driver (RSS); and min / median / max of the CPU milliseconds per image and the peak MiB of the
-whole tree of processes (PSS). The cost of the start is in the rows; what an image costs beyond it is the difference of
-two of them, which a line of its own states.
+whole tree of processes (PSS), which is looked at seldom, so that short runs show less than their peak. The cost of the
+start is in the rows; what an image costs beyond it is the difference of two of them, which a line of its own states.
 
 Whether memory follows the archive is asked of one run of `--memory` images: the tree's PSS, looked at twice a second,
 when 1,000 images stand in score files, so that workers of every kind have worked, and the largest from then on (not
@@ -111,7 +111,7 @@ def run(case: Case, films: Path, bundle: Path, address: str | None = None) -> Me
         command += [word for setting in _SETTINGS for word in ("--set", setting)]
         started = time.time()
         driver = 0.0
-        with Watch(every=0.5, most=1.0) if case.memory else Watch(most=0.02) as watch:
+        with Watch(every=0.5, most=1.0) if case.memory else Watch() as watch:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             while process.poll() is None:
                 try:

@@ -47,7 +47,6 @@ BATCH = 16
 WAYS = ("bare", "bare-maps", "ray", "ray-maps", "local", "local-maps", "timm", "script")
 _WAY = re.compile(r"bare(-maps)?|(ray|local)(-maps)?(-onnx|-bf16)?|timm|script")
 NUMERICS = {"onnx": ("--runtime", "onnx"), "bf16": ("--precision", "bf16")}
-_LOOKING = 0.01  # of a core's time, at most, goes into adding up the memory of what is timed
 DISTINCT = 40  # films that are drawn; the others are further names of theirs
 
 
@@ -205,14 +204,14 @@ class Watch:
     measured. So memory is looked at no more often than takes `most` of a core's time.
     """
 
-    def __init__(self, *, every: float = 1.0, most: float = 1.0) -> None:
+    def __init__(self, *, every: float = 1.0, most: float = 0.01) -> None:
         """Nothing was seen yet."""
         self.samples: list[Sample] = []
         self._every, self._most, self._ended = every, most, threading.Event()
 
     def __enter__(self) -> "Watch":
-        self._thread = threading.Thread(target=self._look)
         self.samples.append(_sample(memory=True))
+        self._thread = threading.Thread(target=self._look)
         self._thread.start()
         return self
 
@@ -312,7 +311,7 @@ def steady_rate(times: Sequence[float]) -> float:
 def measure(way: str, films: str, bundle: str) -> dict[str, float]:
     """One run of one way."""
     started = time.time()
-    with Watch(most=_LOOKING) as watch:
+    with Watch() as watch:
         times = times_of(way, films, bundle)
     first, last, images = steady_part(times)
     return {
