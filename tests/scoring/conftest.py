@@ -1,6 +1,7 @@
-"""Score tables without any scoring: rows of one contract, written as a run writes them."""
+"""Score tables without any scoring: rows of one contract, written as a run writes them; and who hears Ctrl-C."""
 
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,11 @@ def keys_in(output: str, contract: Contract = CONTRACT) -> list[tuple[str, str]]
     """Key of every row of an output, old versions included, sorted."""
     rows = table.rows_of(output, wanted=["uri", "object_version"], contract=contract)
     return sorted(zip(rows["uri"].to_pylist(), rows["object_version"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def heeded_interrupts() -> Iterator[None]:
+    """What is started hears SIGINT, also where a shell runs the tests in its background and so has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

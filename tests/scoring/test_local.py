@@ -263,6 +263,7 @@ def arriving(results: Iterator[object]) -> Iterator[object]:
             yield result
 
 
+@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize(
     ("how", "ended"), [("stopped", "StoppedError"), ("interrupted", "KeyboardInterrupt")], ids=["SIGTERM", "Ctrl-C"]
 )

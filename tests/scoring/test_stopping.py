@@ -133,6 +133,7 @@ def test_score_stopped_doubled_and_killed_every_image_has_at_most_one_row(comman
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_score_local_interrupted_leaves_no_process_and_no_lease_and_goes_on(large_archive, bundle, tmp_path):
     command, output, log = [*COMMAND, "--engine", "local"], tmp_path / "out", tmp_path / "log"
     with start(command, large_archive, bundle, output, log) as run:
